@@ -1,0 +1,165 @@
+// Engine and Session: read tokens into a KV cache with pruned attention, and continue them.
+//
+// Thread-compatibility: an Engine and its Sessions are used by one thread at a time; the engine runs its own parallel regions
+// inside each call. Calls return Status and never throw or print; after any error a Session still holds what it had read.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bough/attention.h"
+#include "bough/status.h"
+#include "bough/types.h"
+
+namespace bough {
+
+struct EngineOptions {
+  std::string model;             // path of a GGUF file
+  std::string plan = "default";  // as for parse_plan: preset, JSON or file
+  DType kv = DType::bf16;        // element type of the KV cache; f32 also makes attention compute in f32
+  int threads = 0;               // 0: as many as the process may use
+};
+
+// What a model file says, before and without loading its weights.
+struct ModelInfo {
+  std::string architecture;
+  std::string name;
+  int layers = 0;
+  int d_model = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int ffn = 0;
+  int64_t vocab = 0;
+  int64_t trained_context = 0;  // tokens
+  int64_t parameters = 0;
+  int64_t file_bytes = 0;
+  int64_t weight_bytes = 0;     // bytes of weights that one decode step reads
+  std::string weight_types;     // for example "Q4_1, Q8_0, F32"
+  std::string chat_template;    // empty when the file has none
+
+  // Bytes that one token takes in the KV cache.
+  int64_t kv_bytes_per_token(DType kv) const { return int64_t{2} * layers * kv_heads * head_dim * static_cast<int64_t>(size_of(kv)); }
+};
+
+// Checks the file and reads its description. Errors: not_found, corrupt, unsupported.
+Result<ModelInfo> inspect_model(const std::string& path);
+
+struct Progress {
+  int64_t done = 0;   // tokens of this append already in the cache
+  int64_t total = 0;  // tokens of this append
+  double seconds = 0;
+};
+
+struct AppendOptions {
+  bool will_sample = false;  // the last `tail` tokens select each for itself, and the last token's logits are kept
+  int64_t logits = 0;        // keep the logits of this many last rows (at least 1 when will_sample)
+  std::function<bool(const Progress&)> progress;  // called after each slice; false cancels: what was read stays
+};
+
+enum class Finish : uint8_t { end_of_text, max_tokens, cancelled };
+
+struct GenerateOptions {
+  int64_t max_tokens = 256;
+  float temperature = 0;  // 0: greedy
+  uint64_t seed = 0;
+  std::function<bool(std::string_view)> on_text;  // complete UTF-8 as it appears; false stops the answer
+};
+
+struct Generation {
+  std::vector<TokenId> tokens;  // without the end-of-text token
+  std::string text;
+  Finish finish = Finish::max_tokens;
+  double seconds = 0;
+};
+
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
+// A prompt around a long text: before + tokens of the text + after.
+struct SplitPrompt {
+  std::vector<TokenId> before;
+  std::vector<TokenId> after;
+};
+
+class Session;
+
+class Engine {
+ public:
+  // Loads and checks everything. Errors: those of inspect_model and parse_plan, invalid_argument, out_of_memory.
+  static Result<std::unique_ptr<Engine>> open(const EngineOptions& options);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const ModelInfo& info() const;
+  const AttentionPlan& plan() const;       // after fitting to the model
+  const std::string& plan_note() const;    // what fitting cut; empty if nothing
+  DType kv_type() const;
+  int threads() const;
+  std::string cpu_body() const;            // the attention body chosen for this CPU, for example "avx512_bf16"
+
+  // `special`: control tokens written in the text are recognised; never set it for a user's text.
+  Result<std::vector<TokenId>> tokenize(std::string_view text, bool add_bos = true, bool special = false) const;
+  Result<std::string> detokenize(std::span<const TokenId> tokens, bool special = false) const;
+  bool is_end_of_text(TokenId token) const;
+
+  // The model's own chat template. Errors: unsupported when the file has none or its template fails.
+  Result<std::vector<TokenId>> chat_prompt(std::span<const ChatMessage> messages) const;
+  // One user turn that holds a long text and then `question`, cut where the text goes.
+  Result<SplitPrompt> chat_prompt_around_text(std::string_view question) const;
+
+  Result<std::unique_ptr<Session>> new_session();
+  int64_t cache_bytes() const;  // KV pages now held by all sessions
+
+ private:
+  friend class Session;
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// One conversation: its tokens, KV pages and attention state. The Engine must outlive it.
+class Session {
+ public:
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  int64_t length() const;                   // tokens in the cache
+  std::span<const TokenId> tokens() const;  // [length]
+
+  // Reads tokens after those already held. Errors: invalid_argument (a token outside the vocabulary), cancelled, out_of_memory.
+  Status append(std::span<const TokenId> tokens, const AppendOptions& options = {});
+  // Feeds one token as a decode row (attention state cached between refreshes) and keeps its logits.
+  Status decode(TokenId token);
+  // Forgets everything from `length` on. Logits are dropped. Errors: invalid_argument (length > length()).
+  Status rollback(int64_t length);
+
+  // Logits kept by the last append or decode, [rows, vocab], the last row last; empty if none.
+  std::span<const float> logits() const;
+
+  // Samples from logits() and decodes until the end of text, max_tokens or a stop by on_text. REQUIRES logits().
+  Result<Generation> generate(const GenerateOptions& options);
+
+  // Keys that one query of a decode step attends to, averaged over layers.
+  double context_tokens() const;
+
+  // For benchmarks: grows the cache to `length` by repeating the pages that it holds. Errors: invalid_argument (fewer than 64 tokens held).
+  Status fill_with_copies(int64_t length);
+
+ private:
+  friend class Engine;
+  struct Impl;
+  explicit Session(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bough

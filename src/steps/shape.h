@@ -1,0 +1,51 @@
+// Shapes and views that every attention step shares. One set of letters throughout:
+//   t rows of the batch, nb query blocks, hq query heads, hkv KV heads, g = hq / hkv, d head dim, lh list heads (1 or hkv).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "bough/types.h"
+
+namespace bough {
+
+inline constexpr int kPageTokens = 64;
+
+// The KV cache of one model: a page holds 64 tokens of every layer, per layer K then V, each [kv head][token][d], keys un-rotated.
+struct KvShape {
+  DType type = DType::bf16;
+  int layers = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+
+  size_t row_bytes() const { return static_cast<size_t>(head_dim) * size_of(type); }
+  size_t head_bytes() const { return row_bytes() * kPageTokens; }
+  size_t plane_bytes() const { return head_bytes() * static_cast<size_t>(kv_heads); }
+  size_t page_bytes() const { return plane_bytes() * 2 * static_cast<size_t>(layers); }
+  size_t k_offset(int layer, int head) const { return plane_bytes() * 2 * static_cast<size_t>(layer) + head_bytes() * static_cast<size_t>(head); }
+  size_t v_offset(int layer, int head) const { return k_offset(layer, head) + plane_bytes(); }
+};
+
+// One sequence's pages in text order: token i is row i % 64 of pages[i / 64].
+struct PageTable {
+  std::byte* const* pages = nullptr;
+  int64_t length = 0;  // tokens that may be read
+
+  const std::byte* row(int64_t token, size_t plane_offset, size_t row_bytes) const {
+    return pages[token / kPageTokens] + plane_offset + static_cast<size_t>(token % kPageTokens) * row_bytes;
+  }
+  std::byte* row(int64_t token, size_t plane_offset, size_t row_bytes) {
+    return pages[token / kPageTokens] + plane_offset + static_cast<size_t>(token % kPageTokens) * row_bytes;
+  }
+};
+
+struct HeadShape {
+  int heads = 0;     // hq
+  int kv_heads = 0;  // hkv
+  int head_dim = 0;  // d, even
+  float scale = 0;   // of q.k before the softmax
+
+  int group() const { return heads / kv_heads; }
+};
+
+}  // namespace bough

@@ -1,0 +1,28 @@
+# Warnings and sanitizers of Bough's own targets; ccache where there is one.
+
+if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(BOUGH_CCACHE ccache)
+  if(BOUGH_CCACHE)
+    set(CMAKE_C_COMPILER_LAUNCHER "${BOUGH_CCACHE}")
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${BOUGH_CCACHE}")
+  endif()
+endif()
+
+add_library(bough_options INTERFACE)
+target_compile_options(bough_options INTERFACE -Wall -Wextra)
+if(BOUGH_WERROR)
+  target_compile_options(bough_options INTERFACE -Werror)
+endif()
+if(BOUGH_SANITIZE)
+  set(bough_sanitize -fsanitize=${BOUGH_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_compile_options(bough_options INTERFACE ${bough_sanitize})
+  target_link_options(bough_options INTERFACE ${bough_sanitize})
+  # -Wmaybe-uninitialized and its like report false positives in instrumented code.
+  target_compile_options(bough_options INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow)
+endif()
+
+# CUDA sources compile where there is a compiler for them; the device itself is not needed.
+file(GLOB_RECURSE bough_cuda_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cuda/*.cu")
+if(NOT bough_cuda_sources)
+  message(STATUS "CUDA sources: none yet")
+endif()

@@ -1,0 +1,22 @@
+# bough_glob(OUT folder...): the .cc files directly in the given folders (relative to the calling folder), found anew at each build.
+function(bough_glob out)
+  set(found)
+  foreach(folder ${ARGN})
+    file(GLOB files CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cc")
+    list(APPEND found ${files})
+  endforeach()
+  set(${out} ${found} PARENT_SCOPE)
+endfunction()
+
+# bough_static(NAME source...): a static library, also when there is no source yet.
+function(bough_static name)
+  set(sources ${ARGN})
+  if(NOT sources)
+    set(sources "${CMAKE_BINARY_DIR}/empty.cc")
+    if(NOT EXISTS "${sources}")
+      file(WRITE "${sources}" "// A library needs a source.\n")
+    endif()
+  endif()
+  add_library(${name} STATIC ${sources})
+  target_link_libraries(${name} PRIVATE bough_options)
+endfunction()

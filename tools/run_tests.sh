@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs test stages one after the other and ends with one line: N passed, M failed. Exit status 1 when anything failed.
+#   run_tests.sh STAGE...   stages: release, asan, tsan, debug (build with that preset, then ctest); format; size
+# GoogleTest cases are counted one by one; a program that fails to build, crashes or reports nothing counts as one failure.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+jobs="${JOBS:-$(nproc)}"
+passed=0
+failed=0
+report=()
+
+# add NAME PASSED FAILED SECONDS
+add() {
+  passed=$((passed + $2))
+  failed=$((failed + $3))
+  report+=("$(printf '%-8s %5d passed %4d failed %5d s' "$@")")
+}
+
+check_stage() {
+  local name="$1" start=$SECONDS
+  shift
+  echo "== $name"
+  if "$@"; then add "$name" 1 0 $((SECONDS - start)); else add "$name" 0 1 $((SECONDS - start)); fi
+}
+
+preset_stage() {
+  local preset="$1" start=$SECONDS counts ok bad
+  echo "== $preset: build"
+  if ! { cmake --preset "$preset" --log-level=WARNING && cmake --build --preset "$preset" -j "$jobs"; }; then
+    add "$preset" 0 1 $((SECONDS - start))
+    return
+  fi
+  echo "== $preset: test"
+  rm -rf "build/$preset/results"
+  mkdir -p "build/$preset/results"
+  ctest --preset "$preset" -j "$jobs" --output-junit "$PWD/build/$preset/results/ctest.xml"
+  counts=$(python3 tools/count_tests.py "build/$preset/results") || counts="0 1"
+  read -r ok bad <<<"$counts"
+  add "$preset" "$ok" "$bad" $((SECONDS - start))
+}
+
+command -v nvcc >/dev/null && [[ -n "$(find src -name '*.cu' -print -quit)" ]] || echo "CUDA: no sources to compile"
+for stage in "$@"; do
+  case "$stage" in
+    release | debug | asan | tsan) preset_stage "$stage" ;;
+    format) check_stage format tools/format.sh --check ;;
+    size) check_stage size tools/lint.sh ;;
+    *) echo "unknown stage $stage; known: release, debug, asan, tsan, format, size" >&2; exit 1 ;;
+  esac
+done
+
+printf '%s\n' "${report[@]}"
+echo "$passed passed, $failed failed"
+((failed == 0 && passed > 0))

@@ -9,7 +9,8 @@ if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 add_library(bough_options INTERFACE)
-target_compile_options(bough_options INTERFACE -Wall -Wextra)
+# Designated initializers leave the other members at their defaults on purpose.
+target_compile_options(bough_options INTERFACE -Wall -Wextra -Wno-missing-field-initializers)
 if(BOUGH_WERROR)
   target_compile_options(bough_options INTERFACE -Werror)
 endif()

@@ -18,12 +18,15 @@ generic="a C++20 compiler, CMake 3.25, Ninja, ccache, pkg-config, git, Python 3 
 spdlog, nlohmann-json, GoogleTest, Google Benchmark, clang-format, clang-tidy and bible-kjv"
 
 missing_packages() {
-  local installed name
+  local installed name missing=()
   installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null | awk '$2 == "installed" {print $1}')
   for name in "${packages[@]}"; do
+    grep -qx "$name" <<<"$installed" || missing+=("$name")
+  done
+  for name in "${missing[@]}"; do
     # A Python from elsewhere that brings pip serves as well as Debian's.
     if [[ $name == python3* ]] && python3 -m pip --version >/dev/null 2>&1; then continue; fi
-    grep -qx "$name" <<<"$installed" || echo "$name"
+    echo "$name"
   done
 }
 

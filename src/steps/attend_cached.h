@@ -7,7 +7,7 @@
 
 #include <cstddef>
 #include <memory>
-#include <vector>
+#include <new>
 
 #include "steps/block_list.h"
 #include "steps/rope.h"
@@ -30,6 +30,9 @@ struct WorkingSet {
   }
   std::byte* v_tile(int head, int64_t tile) const { return k_tile(head, tile + capacity / 32); }
 };
+
+// Makes room for `keys` keys in tiles of `tile_bytes`, keeping what is held. False when memory is short; the set is unchanged then.
+bool grow_working_set(int kv_heads, size_t tile_bytes, int64_t keys, WorkingSet& set);
 
 struct WorkingSetArgs {
   const PageTable* pages = nullptr;

@@ -1,5 +1,4 @@
-// split: the chunks that survive a stage, cut into the next stage's smaller chunks; then the chunks of text that has left the window
-// since the first stage last looked, so that no token is ever out of sight.
+// split: the chunks that survive a stage, cut into the next stage's smaller chunks.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,159 @@
+// One item is one query block and one KV head: 64 rows x G heads against every key of the context, gathered, turned and packed once.
+// Keys are taken 256 at a time; for 24 rows at a time their scores, weights and products stay in the first-level cache.
+#include "steps/attend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "cpu/cpu_bodies.h"
+#include "cpu/gather.h"
+#include "cpu/scratch.h"
+
+namespace bough::cpu {
+namespace {
+
+constexpr int kGroupKeys = 256;
+constexpr int kRowChunk = 24;
+
+struct Workspace {
+  std::byte* q;        // [rows, d] elements
+  std::byte* k_tiles;  // of kGroupKeys keys
+  std::byte* v_tiles;
+  float* s;            // [kRowChunk, kGroupKeys]
+  std::byte* p;        // [kRowChunk, kGroupKeys] elements
+  float* o;            // [rows, padded(d)]
+  float* m;            // [rows]
+  float* l;
+  float* alpha;
+  int* visible;
+  float* turned;       // [d]
+
+  static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
+    Workspace w{};
+    w.q = carver.bytes(static_cast<size_t>(rows * d) * ops.elem);
+    w.k_tiles = carver.bytes(ops.k_tile_bytes(d) * (kGroupKeys / kTileKeys));
+    w.v_tiles = carver.bytes(ops.v_tile_bytes(d) * (kGroupKeys / kTileKeys));
+    w.s = carver.take<float>(kRowChunk * kGroupKeys);
+    w.p = carver.bytes(kRowChunk * kGroupKeys * ops.elem);
+    w.o = carver.take<float>(rows * padded(d));
+    w.m = carver.take<float>(rows);
+    w.l = carver.take<float>(rows);
+    w.alpha = carver.take<float>(rows);
+    w.visible = carver.take<int>(rows);
+    w.turned = carver.take<float>(d);
+    return w;
+  }
+};
+
+// Rows are ordered query head first: row g * block.rows + i is head kv_head * G + g of block row i.
+class BlockAttend {
+ public:
+  BlockAttend(const TileOps& ops, const AttendArgs& args, int64_t index, int kv_head, const Workspace& w)
+      : ops_(ops),
+        a_(args),
+        w_(w),
+        block_(args.batch->blocks[static_cast<size_t>(index)]),
+        pages_(args.batch->sequences[static_cast<size_t>(block_.seq)]),
+        context_(context_of(args.lists, block_, index, kv_head)),
+        size_(context_.size()),
+        kv_head_(kv_head),
+        rows_(block_.rows * args.heads.group()) {}
+
+  void run() {
+    pack_queries();
+    std::fill_n(w_.o, static_cast<int64_t>(rows_) * padded(a_.heads.head_dim), 0.0F);
+    std::fill_n(w_.m, rows_, -std::numeric_limits<float>::infinity());
+    std::fill_n(w_.l, rows_, 0.0F);
+    for (int64_t rank = 0; rank < size_; rank += kGroupKeys) {
+      const int tiles = static_cast<int>((std::min<int64_t>(kGroupKeys, size_ - rank) + kTileKeys - 1) / kTileKeys);
+      pack_group(rank, tiles);
+      for (int r = 0; r < rows_; r += kRowChunk) attend_rows(rank, tiles, r, std::min(kRowChunk, rows_ - r));
+    }
+    store();
+  }
+
+ private:
+  int64_t output_row(int r) const {
+    return static_cast<int64_t>(block_.row + r % block_.rows) * a_.heads.heads + kv_head_ * a_.heads.group() + r / block_.rows;
+  }
+  int64_t rank_of(int r) const { return size_ - block_.rows + r % block_.rows; }
+
+  void pack_queries() {
+    const int d = a_.heads.head_dim;
+    for (int r = 0; r < rows_; ++r) {
+      const float* q = a_.q + output_row(r) * d;
+      for (int i = 0; i < d; ++i) w_.turned[i] = q[i] * a_.heads.scale;
+      rope_row(w_.turned, a_.rope->cos_row(rank_of(r)), a_.rope->sin_row(rank_of(r)), a_.rope->params().layout, d, w_.turned);
+      ops_.pack_rows(w_.turned, d, a_.kv.type, w_.q + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
+    }
+  }
+
+  void pack_group(int64_t rank, int tiles) {
+    const int d = a_.heads.head_dim;
+    for (int t = 0; t < tiles; ++t) {
+      TileRows rows;
+      gather_rows(context_, pages_, a_.kv, a_.layer, kv_head_, rank + t * kTileKeys, rows);
+      const int64_t angle = rank / kTileKeys + t;
+      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params().layout, a_.rope->cos_tile(angle), a_.rope->sin_tile(angle),
+                     w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d));
+      ops_.pack_values(rows.v, a_.kv.type, d, w_.v_tiles + static_cast<size_t>(t) * ops_.v_tile_bytes(d));
+    }
+  }
+
+  void attend_rows(int64_t rank, int tiles, int first, int count) {
+    const int d = a_.heads.head_dim;
+    const int keys = tiles * kTileKeys;
+    const std::byte* q = w_.q + static_cast<size_t>(first) * static_cast<size_t>(d) * ops_.elem;
+    for (int t = 0; t < tiles; ++t) {
+      ops_.scores(q, count, d, w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d), w_.s + t * kTileKeys, kGroupKeys);
+    }
+    for (int r = 0; r < count; ++r) {
+      w_.visible[r] = static_cast<int>(std::clamp<int64_t>(rank_of(first + r) + 1 - rank, 0, keys));
+    }
+    ops_.softmax(w_.s, kGroupKeys, count, keys, w_.visible, w_.m + first, w_.l + first, w_.alpha, w_.p);
+    ops_.accumulate(w_.p, count, keys, w_.v_tiles, d, w_.alpha, w_.o + static_cast<int64_t>(first) * padded(d));
+  }
+
+  void store() {
+    const int d = a_.heads.head_dim;
+    for (int r = 0; r < rows_; ++r) {
+      const float scale = w_.l[r] > 0 ? 1.0F / w_.l[r] : 0.0F;
+      const float* o = w_.o + static_cast<int64_t>(r) * padded(d);
+      float* out = a_.o + output_row(r) * d;
+      for (int i = 0; i < d; ++i) out[i] = o[i] * scale;
+      if (a_.lse != nullptr) a_.lse[output_row(r)] = w_.m[r] + std::log(w_.l[r]);
+    }
+  }
+
+  const TileOps& ops_;
+  const AttendArgs& a_;
+  const Workspace& w_;
+  const QueryBlock& block_;
+  PageTable pages_;
+  Context context_;
+  int64_t size_;
+  int kv_head_;
+  int rows_;
+};
+
+}  // namespace
+
+void attend(const TileOps& ops, const AttendArgs& a) {
+  int64_t most_rows = 1;
+  const auto blocks = static_cast<int64_t>(a.batch->blocks.size());
+  for (int64_t b = a.first_block; b < blocks; ++b) {
+    most_rows = std::max<int64_t>(most_rows, static_cast<int64_t>(a.batch->blocks[static_cast<size_t>(b)].rows) * a.heads.group());
+  }
+  Carver sizes(nullptr);
+  Workspace::carve(ops, most_rows, a.heads.head_dim, sizes);
+  const Scratch scratch(sizes.used());
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t item = a.first_block * a.heads.kv_heads; item < blocks * a.heads.kv_heads; ++item) {
+    Carver carver(scratch.mine());
+    const Workspace w = Workspace::carve(ops, most_rows, a.heads.head_dim, carver);
+    BlockAttend(ops, a, item / a.heads.kv_heads, static_cast<int>(item % a.heads.kv_heads), w).run();
+  }
+}
+
+}  // namespace bough::cpu

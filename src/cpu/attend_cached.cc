@@ -1,0 +1,127 @@
+// Decode over working sets: an item is one row, one KV head and one split of 512 keys; the parts are merged afterwards.
+#include "steps/attend_cached.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "cpu/cpu_bodies.h"
+#include "cpu/gather.h"
+#include "cpu/scratch.h"
+
+namespace bough::cpu {
+namespace {
+
+constexpr int kSplitTiles = static_cast<int>(kSplitKeys) / kTileKeys;
+
+struct Workspace {
+  std::byte* q;    // [G, d] elements
+  float* turned;   // [d]
+  float* s;        // [G, kSplitKeys]
+  std::byte* p;    // [G, kSplitKeys] elements
+  float* o;        // [G, padded(d)]
+  float* m;        // [G]
+  float* l;
+  float* alpha;
+  int* visible;
+
+  static Workspace carve(const TileOps& ops, int group, int d, Carver& carver) {
+    Workspace w{};
+    w.q = carver.bytes(static_cast<size_t>(group * d) * ops.elem);
+    w.turned = carver.take<float>(d);
+    w.s = carver.take<float>(group * kSplitKeys);
+    w.p = carver.bytes(static_cast<size_t>(group * kSplitKeys) * ops.elem);
+    w.o = carver.take<float>(static_cast<int64_t>(group) * padded(d));
+    w.m = carver.take<float>(group);
+    w.l = carver.take<float>(group);
+    w.alpha = carver.take<float>(group);
+    w.visible = carver.take<int>(group);
+    return w;
+  }
+};
+
+// One split for the G heads of one KV head: o [G] rows of stride o_stride, lse [G] of stride lse_stride.
+void attend_split(const TileOps& ops, const AttendCachedArgs& a, int row, int kv_head, int64_t split, const Workspace& w, float* o,
+                  int64_t o_stride, float* lse, int64_t lse_stride) {
+  const WorkingSet& set = *a.sets[row];
+  const int d = a.heads.head_dim;
+  const int group = a.heads.group();
+  const int64_t from = split * kSplitKeys;
+  const int seen = static_cast<int>(std::clamp<int64_t>(set.size - from, 0, kSplitKeys));
+  const int tiles = (seen + kTileKeys - 1) / kTileKeys;
+  for (int g = 0; g < group; ++g) {
+    const float* q = a.q + (static_cast<int64_t>(row) * a.heads.heads + kv_head * group + g) * d;
+    for (int i = 0; i < d; ++i) w.turned[i] = q[i] * a.heads.scale;
+    rope_row(w.turned, a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params().layout, d, w.turned);
+    ops.pack_rows(w.turned, d, a.kv.type, w.q + static_cast<size_t>(g * d) * ops.elem);
+  }
+  std::fill_n(w.o, group * padded(d), 0.0F);
+  std::fill_n(w.m, group, -std::numeric_limits<float>::infinity());
+  std::fill_n(w.l, group, 0.0F);
+  std::fill_n(w.visible, group, seen);
+  for (int t = 0; t < tiles; ++t) ops.scores(w.q, group, d, set.k_tile(kv_head, split * kSplitTiles + t), w.s + t * kTileKeys, kSplitKeys);
+  ops.softmax(w.s, kSplitKeys, group, tiles * kTileKeys, w.visible, w.m, w.l, w.alpha, w.p);
+  ops.accumulate(w.p, group, tiles * kTileKeys, set.v_tile(kv_head, split * kSplitTiles), d, w.alpha, w.o);
+  for (int g = 0; g < group; ++g) {
+    const float scale = w.l[g] > 0 ? 1.0F / w.l[g] : 0.0F;
+    for (int i = 0; i < d; ++i) o[g * o_stride + i] = w.o[g * padded(d) + i] * scale;
+    lse[g * lse_stride] = w.m[g] + std::log(w.l[g]);
+  }
+}
+
+}  // namespace
+
+bool working_set_reserve(const TileOps& ops, const KvShape& shape, int64_t keys, WorkingSet& set) {
+  return grow_working_set(shape.kv_heads, std::max(ops.k_tile_bytes(shape.head_dim), ops.v_tile_bytes(shape.head_dim)), keys, set);
+}
+
+void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
+  const int64_t first_tile = a.from / kTileKeys;
+  const int64_t size = a.contexts[0].size();
+  const int64_t tiles = (size + kTileKeys - 1) / kTileKeys - first_tile;
+  const RopeLayout layout = a.rope->params().layout;
+#pragma omp parallel for schedule(static) if (tiles > 1)
+  for (int64_t item = 0; item < tiles * a.kv.kv_heads; ++item) {
+    const int head = static_cast<int>(item / tiles);
+    const int64_t tile = first_tile + item % tiles;
+    TileRows rows;
+    gather_rows(a.contexts[a.list_heads == 1 ? 0 : head], *a.pages, a.kv, a.layer, head, tile * kTileKeys, rows);
+    ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, layout, a.rope->cos_tile(tile), a.rope->sin_tile(tile), a.set->k_tile(head, tile));
+    ops.pack_values(rows.v, a.kv.type, a.kv.head_dim, a.set->v_tile(head, tile));
+  }
+  a.set->size = size;
+}
+
+void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {
+  const int rows = a.batch->decode_rows;
+  const int d = a.heads.head_dim;
+  int64_t splits = 1;
+  for (int row = 0; row < rows; ++row) splits = std::max(splits, (a.sets[row]->size + kSplitKeys - 1) / kSplitKeys);
+  std::vector<float> part_o(static_cast<size_t>(rows * a.heads.heads * splits * d));
+  std::vector<float> part_lse(static_cast<size_t>(rows * a.heads.heads * splits));
+  Carver sizes(nullptr);
+  Workspace::carve(ops, a.heads.group(), d, sizes);
+  const Scratch scratch(sizes.used());
+  const int64_t items = static_cast<int64_t>(rows) * a.heads.kv_heads * splits;
+#pragma omp parallel for schedule(static)
+  for (int64_t item = 0; item < items; ++item) {
+    Carver carver(scratch.mine());
+    const Workspace w = Workspace::carve(ops, a.heads.group(), d, carver);
+    const int64_t split = item % splits;
+    const int kv_head = static_cast<int>(item / splits % a.heads.kv_heads);
+    const int row = static_cast<int>(item / splits / a.heads.kv_heads);
+    const int64_t part = (static_cast<int64_t>(row) * a.heads.heads + kv_head * a.heads.group()) * splits + split;
+    attend_split(ops, a, row, kv_head, split, w, &part_o[static_cast<size_t>(part * d)], splits * d, &part_lse[static_cast<size_t>(part)], splits);
+  }
+  MergeArgs merging;
+  merging.rows = static_cast<int64_t>(rows) * a.heads.heads;
+  merging.parts = splits;
+  merging.d = d;
+  merging.part_o = part_o.data();
+  merging.part_lse = part_lse.data();
+  merging.o = a.o;
+  merge(merging);
+}
+
+}  // namespace bough::cpu

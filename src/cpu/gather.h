@@ -1,0 +1,30 @@
+// Key and value addresses of 32 consecutive ranks of a context, as packed tiles want them.
+#pragma once
+
+#include "cpu/tile.h"
+#include "steps/block_list.h"
+
+namespace bough::cpu {
+
+struct TileRows {
+  const std::byte* k[kTileKeys];
+  const std::byte* v[kTileKeys];
+};
+
+// Ranks [rank, rank + 32) of the context; null beyond its end.
+inline void gather_rows(const Context& context, const PageTable& pages, const KvShape& kv, int layer, int head, int64_t rank, TileRows& rows) {
+  const size_t k_plane = kv.k_offset(layer, head);
+  const size_t v_plane = kv.v_offset(layer, head);
+  const int64_t size = context.size();
+  for (int i = 0; i < kTileKeys; ++i) {
+    if (rank + i >= size) {
+      rows.k[i] = rows.v[i] = nullptr;
+      continue;
+    }
+    const int64_t token = context.token(rank + i);
+    rows.k[i] = pages.row(token, k_plane, kv.row_bytes());
+    rows.v[i] = pages.row(token, v_plane, kv.row_bytes());
+  }
+}
+
+}  // namespace bough::cpu

@@ -1,0 +1,200 @@
+// Candidates go through the descent in groups of four tiles of 32: while one tile's keys are multiplied, the next round's keys of the
+// tiles before it are on their way from memory.
+#include "steps/scan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "cpu/cpu_bodies.h"
+#include "cpu/scratch.h"
+
+namespace bough::cpu {
+namespace {
+
+constexpr int kGroupTiles = 4;
+constexpr int kGroup = kGroupTiles * kTileKeys;
+
+struct Item {
+  int64_t block;
+  int kv_head;
+  int64_t begin;  // candidates [begin, end); begin is a multiple of kGroup
+  int64_t end;
+};
+
+// What one thread works in.
+struct Workspace {
+  float* pooled;     // [rows, d]
+  std::byte* left;   // rows rotated for the left candidate
+  std::byte* right;  // and for the right one
+  std::byte* tile;   // K tile
+  float* angles;     // cos then sin [d/2][32], for divided indices
+
+  static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
+    Workspace w{};
+    w.pooled = carver.take<float>(rows * d);
+    w.left = carver.bytes(static_cast<size_t>(rows * d) * ops.elem);
+    w.right = carver.bytes(static_cast<size_t>(rows * d) * ops.elem);
+    w.tile = carver.bytes(ops.k_tile_bytes(d));
+    w.angles = carver.take<float>(static_cast<int64_t>(d) * kTileKeys);
+    return w;
+  }
+};
+
+class BlockScan {
+ public:
+  BlockScan(const TileOps& ops, const ScanArgs& args, const Item& item, const Workspace& w)
+      : ops_(ops),
+        a_(args),
+        item_(item),
+        w_(w),
+        block_(args.batch->blocks[static_cast<size_t>(item.block)]),
+        pages_(args.batch->sequences[static_cast<size_t>(block_.seq)]),
+        plane_(args.kv.k_offset(args.layer, item.kv_head)),
+        indexing_(chunk_indexing(args.candidates.count[item.block], args.scan_window, args.index_limit, block_.r0)) {}
+
+  void run() {
+    pack_queries();
+    for (int64_t j = item_.begin; j < item_.end; j += kGroup) run_group(j, static_cast<int>(std::min<int64_t>(kGroup, item_.end - j)));
+  }
+
+ private:
+  bool indexed() const { return a_.scan == Scan::chunk_indexed; }
+
+  void pack_queries() {
+    const int d = a_.heads.head_dim;
+    const int pooled = pooled_rows(block_, a_.query_stride, a_.pool);
+    rows_ = pooled * a_.heads.group();
+    for (int g = 0; g < a_.heads.group(); ++g) {
+      const int head = item_.kv_head * a_.heads.group() + g;
+      const float* q = a_.q + (static_cast<int64_t>(block_.row) * a_.heads.heads + head) * d;
+      pool_rows(block_, a_.query_stride, a_.pool, q, static_cast<int64_t>(a_.heads.heads) * d, d, a_.heads.scale,
+                w_.pooled + static_cast<int64_t>(g) * pooled * d);
+    }
+    rotate_rows(indexed() ? indexing_.query : a_.scan_window, w_.right);
+    if (!indexed()) rotate_rows(a_.scan_window + 1, w_.left);
+  }
+
+  void rotate_rows(int64_t position, std::byte* out) {
+    const int d = a_.heads.head_dim;
+    auto* turned = reinterpret_cast<float*>(w_.angles);
+    for (int r = 0; r < rows_; ++r) {
+      rope_row(w_.pooled + static_cast<int64_t>(r) * d, a_.rope->cos_row(position), a_.rope->sin_row(position), a_.rope->params().layout, d, turned);
+      ops_.pack_rows(turned, d, a_.kv.type, out + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
+    }
+  }
+
+  const std::byte* key(int64_t token) const { return pages_.row(token, plane_, a_.kv.row_bytes()); }
+
+  void prefetch(int64_t token) const {
+    const std::byte* p = key(token);
+    for (size_t i = 0; i < a_.kv.row_bytes(); i += 64) __builtin_prefetch(p + i);
+  }
+
+  // Angles of candidates [j, j + 32) for chunk-indexed scans.
+  void angles(int64_t j, const float** cos, const float** sin) {
+    if (indexing_.divisor == 1) {
+      *cos = a_.rope->cos_tile(j / kTileKeys);
+      *sin = a_.rope->sin_tile(j / kTileKeys);
+      return;
+    }
+    const int pairs = a_.heads.head_dim / 2;
+    for (int lane = 0; lane < kTileKeys; ++lane) {
+      const int64_t position = (j + lane) / indexing_.divisor;
+      for (int i = 0; i < pairs; ++i) {
+        w_.angles[i * kTileKeys + lane] = a_.rope->cos_row(position)[i];
+        w_.angles[(pairs + i) * kTileKeys + lane] = a_.rope->sin_row(position)[i];
+      }
+    }
+    *cos = w_.angles;
+    *sin = w_.angles + static_cast<ptrdiff_t>(pairs) * kTileKeys;
+  }
+
+  // Scores of 32 tokens, one a lane. New keys are packed unless the tile already holds them.
+  void score(const int64_t* tokens, int lanes, int64_t j, bool pack, const std::byte* rows, float* best) {
+    if (pack) {
+      const std::byte* keys[kTileKeys] = {};
+      for (int i = 0; i < lanes; ++i) keys[i] = key(tokens[i]);
+      const float* cos = nullptr;
+      const float* sin = nullptr;
+      if (indexed()) angles(j, &cos, &sin);
+      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params().layout, cos, sin, w_.tile);
+    }
+    std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
+    ops_.max_scores(rows, rows_, a_.heads.head_dim, w_.tile, best);
+  }
+
+  // One round of one tile: n is the length of the intervals [l, l + n).
+  void round(int64_t j, int lanes, int n, int64_t* l, float* score_out) {
+    int64_t a[kTileKeys];
+    int64_t z[kTileKeys];
+    float sa[kTileKeys];
+    float sz[kTileKeys];
+    for (int i = 0; i < lanes; ++i) {
+      a[i] = l[i] + n / 4;
+      z[i] = l[i] + n / 2 + n / 4;
+    }
+    score(a, lanes, j, true, indexed() ? w_.right : w_.left, sa);
+    score(z, lanes, j, n > 1, w_.right, sz);  // an interval of one key: both candidates are that key
+    for (int i = 0; i < lanes; ++i) {
+      score_out[i] = std::max(score_out[i], std::max(sa[i], sz[i]));
+      if (!(sa[i] > sz[i])) l[i] += n / 2;
+      if (n > 1) prefetch(l[i] + n / 8);
+      if (n > 3) prefetch(l[i] + n / 4 + n / 8);
+    }
+  }
+
+  void run_group(int64_t j, int count) {
+    int64_t l[kGroup];
+    float best[kGroup];
+    for (int i = 0; i < count; ++i) {
+      l[i] = a_.candidates.at(item_.block, item_.kv_head, j + i);
+      prefetch(l[i] + a_.candidates.chunk / 4);
+      prefetch(l[i] + a_.candidates.chunk / 2 + a_.candidates.chunk / 4);
+    }
+    std::fill_n(best, count, -std::numeric_limits<float>::infinity());
+    for (int n = a_.candidates.chunk; n >= 1; n /= 2) {
+      for (int t = 0; t < count; t += kTileKeys) round(j + t, std::min(kTileKeys, count - t), n, l + t, best + t);
+    }
+    float* out = a_.scores + (item_.block * a_.heads.kv_heads + item_.kv_head) * a_.score_capacity;
+    std::copy_n(best, count, out + j);
+  }
+
+  const TileOps& ops_;
+  const ScanArgs& a_;
+  const Item& item_;
+  const Workspace& w_;
+  const QueryBlock& block_;
+  PageTable pages_;
+  size_t plane_;
+  ChunkIndexing indexing_;
+  int rows_ = 0;
+};
+
+}  // namespace
+
+void scan(const TileOps& ops, const ScanArgs& a) {
+  std::vector<Item> items;
+  int64_t most_rows = 1;
+  for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
+    if (a.active[b] == 0) continue;
+    const int rows = pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group();
+    const int64_t range = rows <= 16 ? 2 * kGroup : 16 * kGroup;
+    most_rows = std::max<int64_t>(most_rows, rows);
+    for (int h = 0; h < a.heads.kv_heads; ++h) {
+      for (int64_t j = 0; j < a.candidates.count[b]; j += range) {
+        items.push_back({static_cast<int64_t>(b), h, j, std::min<int64_t>(j + range, a.candidates.count[b])});
+      }
+    }
+  }
+  Carver sizes(nullptr);
+  Workspace::carve(ops, most_rows, a.heads.head_dim, sizes);
+  const Scratch scratch(sizes.used());
+#pragma omp parallel for schedule(dynamic)
+  for (const Item& item : items) {
+    Carver carver(scratch.mine());
+    const Workspace w = Workspace::carve(ops, most_rows, a.heads.head_dim, carver);
+    BlockScan(ops, a, item, w).run();
+  }
+}
+
+}  // namespace bough::cpu

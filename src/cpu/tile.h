@@ -1,0 +1,51 @@
+// The small matrix kernels that scan, attend and attend_cached are made of, one set per instruction set and element type.
+//
+// Layouts (elem = 2: bf16, two consecutive elements of the summed dimension side by side; elem = 4: f32):
+//   rows    [rows][d]                            the left operand
+//   K tile  elem 2: [d/2][32 keys][2]            elem 4: [d][32 keys]
+//   V tile  elem 2: [16][padded(d)][2 keys]      elem 4: [32 keys][padded(d)]; tiles of consecutive keys follow one another
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "bough/types.h"
+#include "steps/rope.h"
+
+namespace bough::cpu {
+
+inline constexpr int kTileKeys = 32;
+
+constexpr int padded(int d) { return (d + 31) / 32 * 32; }
+
+struct TileOps {
+  const char* name;
+  size_t elem;  // bytes of an element of rows and tiles
+
+  // x [count] to elements, rounded to `round` on the way. count is even.
+  void (*pack_rows)(const float* x, int64_t count, DType round, void* rows);
+  // Gathers, turns and transposes 32 keys of `type`; a null key is zero. cos, sin [d/2][32] or null: not rotated. Rounded once to `type`.
+  void (*pack_keys)(const std::byte* const* keys, DType type, int d, RopeLayout layout, const float* cos, const float* sin, void* tile);
+  // 32 values of `type`; null is zero.
+  void (*pack_values)(const std::byte* const* values, DType type, int d, void* tile);
+  // s[r * lds + j] = rows[r] . key j
+  void (*scores)(const void* rows, int count, int d, const void* tile, float* s, int64_t lds);
+  // best[j] = max over r of rows[r] . key j, and of best[j]
+  void (*max_scores)(const void* rows, int count, int d, const void* tile, float* best);
+  // Online softmax of one group of keys: row r sees its first visible[r] of `keys` scores (a multiple of 32). Updates the running
+  // maximum m[r] and sum l[r], gives alpha[r] for what was accumulated before, and weights p [count][keys] as elements, 0 beyond.
+  void (*softmax)(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p);
+  // o[r] = o[r] * alpha[r] + p[r] . V; o [count][padded(d)]
+  void (*accumulate)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o);
+
+  size_t k_tile_bytes(int d) const { return static_cast<size_t>(d) * kTileKeys * elem; }
+  size_t v_tile_bytes(int d) const { return static_cast<size_t>(padded(d)) * kTileKeys * elem; }
+};
+
+// Highway, for the best instruction set of this CPU: f32 elements, every KV type.
+const TileOps* tile_f32();
+
+// AVX-512 BF16: bf16 elements, bf16 KV only; null where the CPU lacks it.
+const TileOps* tile_bf16();
+
+}  // namespace bough::cpu

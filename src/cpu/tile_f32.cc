@@ -1,0 +1,215 @@
+// f32 kernels for every CPU, by Highway: this file is compiled once for each instruction set and the best is picked at run time.
+#include <algorithm>
+#include <type_traits>
+
+#include "cpu/tile.h"
+#include "steps/convert.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/tile_f32.cc"
+#include "hwy/foreach_target.h"  // must come before highway.h
+#include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"  // NOLINT
+
+HWY_BEFORE_NAMESPACE();
+namespace bough::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::ScalableTag<float>;
+using Vec = hn::Vec<Floats>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(Floats())) < kTileKeys ? static_cast<int>(hn::MaxLanes(Floats())) : kTileKeys;
+constexpr int kVecs = kTileKeys / kLanes;
+constexpr int kRows = kLanes == 16 ? 12 : kLanes == 8 ? 3 : 1;  // kRows * kVecs sums fit the registers
+
+Vec RoundToBf16(Vec x) {
+  const hn::RebindToUnsigned<Floats> du;
+  const auto bits = hn::BitCast(du, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1U));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffU)));
+  return hn::BitCast(Floats(), hn::And(rounded, hn::Set(du, 0xffff0000U)));
+}
+
+void PackRows(const float* x, int64_t count, DType round, void* rows) {
+  auto* out = static_cast<float*>(rows);
+  for (int64_t i = 0; i < count; ++i) out[i] = rounded(x[i], round);
+}
+
+// Loads kTileKeys rows of `type` with element e of row j at out[e * e_stride + j * j_stride].
+void Gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, int64_t j_stride, float* out) {
+  for (int j = 0; j < kTileKeys; ++j) {
+    float* column = out + j * j_stride;
+    if (rows[j] == nullptr) {
+      for (int e = 0; e < d; ++e) column[e * e_stride] = 0.0F;
+    } else {
+      for (int e = 0; e < d; ++e) column[e * e_stride] = load_element(rows[j], static_cast<size_t>(e), type);
+    }
+  }
+}
+
+void PackKeys(const std::byte* const* keys, DType type, int d, RopeLayout layout, const float* cos, const float* sin, void* out) {
+  const Floats tag;
+  auto* tile = static_cast<float*>(out);
+  Gather(keys, type, d, kTileKeys, 1, tile);
+  if (cos == nullptr) return;
+  for (int i = 0; i < d / 2; ++i) {
+    float* a = tile + (layout == RopeLayout::interleaved ? 2 * i : i) * kTileKeys;
+    float* b = tile + (layout == RopeLayout::interleaved ? 2 * i + 1 : i + d / 2) * kTileKeys;
+    for (int j = 0; j < kTileKeys; j += kLanes) {
+      const auto c = hn::LoadU(tag, cos + i * kTileKeys + j);
+      const auto s = hn::LoadU(tag, sin + i * kTileKeys + j);
+      const auto xa = hn::LoadU(tag, a + j);
+      const auto xb = hn::LoadU(tag, b + j);
+      auto ya = hn::Sub(hn::Mul(xa, c), hn::Mul(xb, s));
+      auto yb = hn::MulAdd(xa, s, hn::Mul(xb, c));
+      if (type == DType::bf16) {
+        ya = RoundToBf16(ya);
+        yb = RoundToBf16(yb);
+      }
+      hn::StoreU(ya, tag, a + j);
+      hn::StoreU(yb, tag, b + j);
+    }
+  }
+}
+
+void PackValues(const std::byte* const* values, DType type, int d, void* out) {
+  auto* tile = static_cast<float*>(out);
+  Gather(values, type, d, 1, padded(d), tile);
+  for (int j = 0; j < kTileKeys; ++j) std::fill(tile + j * padded(d) + d, tile + (j + 1) * padded(d), 0.0F);
+}
+
+template <int R>
+HWY_INLINE void Multiply(const float* a, int64_t lda, int depth, const float* b, int64_t ldb, Vec (&acc)[R][kVecs]) {
+  const Floats tag;
+  for (int k = 0; k < depth; ++k) {
+    Vec column[kVecs];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVecs; ++v) column[v] = hn::LoadU(tag, b + k * ldb + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const auto x = hn::Set(tag, a[r * lda + k]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVecs; ++v) acc[r][v] = hn::MulAdd(x, column[v], acc[r][v]);
+    }
+  }
+}
+
+template <int R>
+void ScoresRows(const float* a, int d, const float* tile, float* s, int64_t lds) {
+  const Floats tag;
+  Vec acc[R][kVecs];
+  for (auto& row : acc) std::fill(row, row + kVecs, hn::Zero(tag));
+  Multiply<R>(a, d, d, tile, kTileKeys, acc);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kVecs; ++v) hn::StoreU(acc[r][v], tag, s + r * lds + v * kLanes);
+  }
+}
+
+template <int R>
+void MaxRows(const float* a, int d, const float* tile, float* best) {
+  const Floats tag;
+  Vec acc[R][kVecs];
+  for (auto& row : acc) std::fill(row, row + kVecs, hn::Zero(tag));
+  Multiply<R>(a, d, d, tile, kTileKeys, acc);
+#pragma GCC unroll 16
+  for (int v = 0; v < kVecs; ++v) {
+    auto top = hn::LoadU(tag, best + v * kLanes);
+    for (int r = 0; r < R; ++r) top = hn::Max(top, acc[r][v]);
+    hn::StoreU(top, tag, best + v * kLanes);
+  }
+}
+
+template <int R>
+void AccumulateRows(const float* p, int keys, const float* v_tiles, int d, const float* alpha, float* o) {
+  const Floats tag;
+  for (int c = 0; c < padded(d); c += kTileKeys) {
+    Vec acc[R][kVecs];
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < kVecs; ++v) acc[r][v] = hn::Mul(hn::Set(tag, alpha[r]), hn::LoadU(tag, o + r * padded(d) + c + v * kLanes));
+    }
+    Multiply<R>(p, keys, keys, v_tiles + c, padded(d), acc);
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < kVecs; ++v) hn::StoreU(acc[r][v], tag, o + r * padded(d) + c + v * kLanes);
+    }
+  }
+}
+
+template <int R>
+using Count = std::integral_constant<int, R>;
+
+// Calls f(R, first row) for rows in blocks of kRows, then for what is left.
+template <int R, typename F>
+void LastRows(int count, int row, const F& f) {
+  if constexpr (R > 0) {
+    if (count == R) return f(Count<R>{}, row);
+    LastRows<R - 1>(count, row, f);
+  }
+}
+template <typename F>
+void ForRows(int count, const F& f) {
+  int row = 0;
+  for (; row + kRows <= count; row += kRows) f(Count<kRows>{}, row);
+  LastRows<kRows - 1>(count - row, row, f);
+}
+
+void Scores(const void* rows, int count, int d, const void* tile, float* s, int64_t lds) {
+  ForRows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
+    ScoresRows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), s + row * lds, lds);
+  });
+}
+
+void MaxScores(const void* rows, int count, int d, const void* tile, float* best) {
+  ForRows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
+    MaxRows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), best);
+  });
+}
+
+void Accumulate(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) {
+  ForRows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
+    AccumulateRows<R>(static_cast<const float*>(p) + static_cast<int64_t>(row) * keys, keys, static_cast<const float*>(v_tiles), d,
+                      alpha + row, o + static_cast<int64_t>(row) * padded(d));
+  });
+}
+
+void Softmax(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p) {
+  const Floats tag;
+  for (int r = 0; r < count; ++r) {
+    const float* row = s + r * lds;
+    float* out = static_cast<float*>(p) + static_cast<int64_t>(r) * keys;
+    const int seen = std::clamp(visible[r], 0, keys);
+    if (seen == 0) {
+      alpha[r] = 1.0F;
+      std::fill_n(out, keys, 0.0F);
+      continue;
+    }
+    const float high = std::max(m[r], *std::max_element(row, row + seen));
+    const auto base = hn::Set(tag, high);
+    for (int j = 0; j < keys; j += kLanes) hn::StoreU(hn::Exp(tag, hn::Sub(hn::LoadU(tag, row + j), base)), tag, out + j);
+    std::fill(out + seen, out + keys, 0.0F);
+    auto sum = hn::Zero(tag);
+    for (int j = 0; j < keys; j += kLanes) sum = hn::Add(sum, hn::LoadU(tag, out + j));
+    alpha[r] = m[r] == high ? 1.0F : hn::GetLane(hn::Exp(tag, hn::Set(tag, std::max(m[r] - high, -1000.0F))));
+    m[r] = high;
+    l[r] = l[r] * alpha[r] + hn::GetLane(hn::SumOfLanes(tag, sum));
+  }
+}
+
+const TileOps* Ops() {
+  static const TileOps ops{hwy::TargetName(HWY_TARGET), 4, PackRows, PackKeys, PackValues, Scores, MaxScores, Softmax, Accumulate};
+  return &ops;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace bough::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bough::cpu {
+
+HWY_EXPORT(Ops);
+
+const TileOps* tile_f32() { return HWY_DYNAMIC_DISPATCH(Ops)(); }
+
+}  // namespace bough::cpu
+#endif

@@ -1,0 +1,83 @@
+#include "steps/attend.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "ref/ref_bodies.h"
+#include "steps/convert.h"
+
+namespace bough::ref {
+namespace {
+
+// Key of one rank, rotated by it and rounded once.
+std::vector<float> rotated_key(const AttendArgs& a, const PageTable& pages, int kv_head, int64_t token, int64_t rank) {
+  const int d = a.heads.head_dim;
+  const std::byte* stored = pages.row(token, a.kv.k_offset(a.layer, kv_head), a.kv.row_bytes());
+  std::vector<float> key(static_cast<size_t>(d));
+  for (int i = 0; i < d; ++i) key[static_cast<size_t>(i)] = load_element(stored, static_cast<size_t>(i), a.kv.type);
+  rope_row(key.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params().layout, d, key.data());
+  for (float& x : key) x = rounded(x, a.kv.type);
+  return key;
+}
+
+struct Row {
+  std::vector<float> q;
+  float m = -std::numeric_limits<float>::infinity();
+  float l = 0;
+  std::vector<float> o;
+};
+
+void see(Row& row, const std::vector<float>& key, const std::byte* value, DType type) {
+  float s = 0;
+  for (size_t i = 0; i < key.size(); ++i) s += row.q[i] * key[i];
+  const float m = std::max(row.m, s);
+  const float alpha = std::exp(row.m - m);
+  const float p = std::exp(s - m);
+  row.l = row.l * alpha + p;
+  for (size_t i = 0; i < key.size(); ++i) row.o[i] = row.o[i] * alpha + p * load_element(value, i, type);
+  row.m = m;
+}
+
+void attend_head(const AttendArgs& a, int64_t index, int head) {
+  const QueryBlock& block = a.batch->blocks[static_cast<size_t>(index)];
+  const PageTable& pages = a.batch->sequences[static_cast<size_t>(block.seq)];
+  const int kv_head = head / a.heads.group();
+  const int d = a.heads.head_dim;
+  const Context context = context_of(a.lists, block, index, kv_head);
+  std::vector<Row> rows(static_cast<size_t>(block.rows));
+  for (int i = 0; i < block.rows; ++i) {
+    Row& row = rows[static_cast<size_t>(i)];
+    const float* q = a.q + (static_cast<int64_t>(block.row + i) * a.heads.heads + head) * d;
+    const int64_t rank = context.size() - block.rows + i;
+    row.q.assign(q, q + d);
+    row.o.assign(static_cast<size_t>(d), 0.0F);
+    for (float& x : row.q) x *= a.heads.scale;
+    rope_row(row.q.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params().layout, d, row.q.data());
+    for (float& x : row.q) x = rounded(x, a.kv.type);
+  }
+  for (int64_t rank = 0; rank < context.size(); ++rank) {
+    const int64_t token = context.token(rank);
+    const std::vector<float> key = rotated_key(a, pages, kv_head, token, rank);
+    const std::byte* value = pages.row(token, a.kv.v_offset(a.layer, kv_head), a.kv.row_bytes());
+    for (int i = 0; i < block.rows; ++i) {
+      if (rank <= context.size() - block.rows + i) see(rows[static_cast<size_t>(i)], key, value, a.kv.type);
+    }
+  }
+  for (int i = 0; i < block.rows; ++i) {
+    const Row& row = rows[static_cast<size_t>(i)];
+    float* o = a.o + (static_cast<int64_t>(block.row + i) * a.heads.heads + head) * d;
+    for (int e = 0; e < d; ++e) o[e] = row.l > 0 ? row.o[static_cast<size_t>(e)] / row.l : 0.0F;
+    if (a.lse != nullptr) a.lse[static_cast<int64_t>(block.row + i) * a.heads.heads + head] = row.m + std::log(row.l);
+  }
+}
+
+}  // namespace
+
+void attend(const AttendArgs& a) {
+  for (int64_t b = a.first_block; b < static_cast<int64_t>(a.batch->blocks.size()); ++b) {
+    for (int head = 0; head < a.heads.heads; ++head) attend_head(a, b, head);
+  }
+}
+
+}  // namespace bough::ref

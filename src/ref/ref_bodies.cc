@@ -1,0 +1,9 @@
+#include "ref/ref_bodies.h"
+
+namespace bough::ref {
+
+AttentionBodies bodies() {
+  return {"ref", kv_write, scan, select, split, attend, merge, working_set_reserve, working_set_build, attend_cached};
+}
+
+}  // namespace bough::ref

@@ -1,0 +1,174 @@
+#include "support/tiny_gguf.h"
+
+#include <cmath>
+#include <random>
+
+#include "base/check.h"
+#include "ggml.h"
+
+namespace bough {
+namespace {
+
+constexpr const char* kChatTemplate =
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+// Byte-level BPE writes each byte as one printable character: itself where it is one, else the next free one from U+0100 on.
+std::vector<std::string> byte_characters() {
+  std::vector<std::string> characters;
+  unsigned next = 0x100;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    const bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+    const unsigned point = printable ? byte : next++;
+    std::string text;
+    if (point < 0x80) {
+      text += static_cast<char>(point);
+    } else {
+      text += static_cast<char>(0xc0 | (point >> 6));
+      text += static_cast<char>(0x80 | (point & 0x3f));
+    }
+    characters.push_back(text);
+  }
+  return characters;
+}
+
+struct Vocabulary {
+  std::vector<std::string> tokens;
+  std::vector<int32_t> types;  // 1 normal, 3 control
+  std::vector<std::string> merges;
+};
+
+const Vocabulary& vocabulary() {
+  static const Vocabulary built = [] {
+    Vocabulary v;
+    v.tokens = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+    v.types = {3, 3, 3};
+    const std::vector<std::string> bytes = byte_characters();
+    v.tokens.insert(v.tokens.end(), bytes.begin(), bytes.end());
+    const std::string space = bytes[' '];
+    const std::vector<std::pair<std::string, std::string>> merges = {
+        {space, "t"}, {"h", "e"}, {space + "t", "he"}, {"i", "n"}, {"e", "r"}, {space, "a"}, {"o", "n"}, {"n", "d"}, {space + "a", "nd"}};
+    for (const auto& [left, right] : merges) {
+      v.merges.push_back(left + " " + right);
+      v.tokens.push_back(left + right);
+    }
+    v.types.resize(v.tokens.size(), 1);
+    return v;
+  }();
+  return built;
+}
+
+class TensorMaker {
+ public:
+  TensorMaker(GgufBuilder& builder, int type, uint64_t seed) : builder_(builder), type_(static_cast<ggml_type>(type)), random_(seed) {}
+
+  Status matrix(const std::string& name, int64_t rows, int64_t cols, float gain = 1.0f) {
+    const int64_t block = ggml_blck_size(type_);
+    if (block == 0 || cols % block != 0) {
+      return Status(Code::invalid_argument, name + " has rows of " + std::to_string(cols) + " values, " + ggml_type_name(type_) +
+                                                " needs a multiple of " + std::to_string(block));
+    }
+    std::normal_distribution<float> normal(0.0f, gain / std::sqrt(static_cast<float>(cols)));
+    std::vector<float> values(static_cast<size_t>(rows * cols));
+    for (float& value : values) value = normal(random_);
+    std::vector<std::byte> data(ggml_row_size(type_, cols) * static_cast<size_t>(rows));
+    ggml_quantize_chunk(type_, values.data(), data.data(), 0, rows, cols, nullptr);
+    builder_.set_tensor(name, type_, {cols, rows}, std::move(data));
+    return {};
+  }
+
+  void norm(const std::string& name, int64_t cols) {
+    std::normal_distribution<float> normal(1.0f, 0.1f);
+    std::vector<float> values(static_cast<size_t>(cols));
+    for (float& value : values) value = normal(random_);
+    builder_.set_tensor(name, {cols}, values);
+  }
+
+ private:
+  GgufBuilder& builder_;
+  ggml_type type_;
+  std::mt19937_64 random_;
+};
+
+void set_keys(GgufBuilder& builder, const TinyModel& spec, int head_dim) {
+  const auto u32 = [](int64_t value) { return static_cast<uint32_t>(value); };
+  builder.set("general.architecture", "llama");
+  builder.set("general.name", "tiny");
+  builder.set("llama.block_count", u32(spec.layers));
+  builder.set("llama.context_length", u32(spec.trained_context));
+  builder.set("llama.embedding_length", u32(spec.d_model));
+  builder.set("llama.feed_forward_length", u32(spec.ffn));
+  builder.set("llama.attention.head_count", u32(spec.heads));
+  builder.set("llama.attention.head_count_kv", u32(spec.kv_heads));
+  builder.set("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  if (spec.head_dim != 0) {
+    builder.set("llama.attention.key_length", u32(head_dim));
+    builder.set("llama.attention.value_length", u32(head_dim));
+  }
+  builder.set("llama.rope.dimension_count", u32(head_dim));
+  builder.set("llama.rope.freq_base", static_cast<float>(spec.rope_base));
+  if (spec.rope_scale != 1.0) {
+    builder.set("llama.rope.scaling.type", "linear");
+    builder.set("llama.rope.scaling.factor", static_cast<float>(spec.rope_scale));
+  }
+  builder.set("llama.vocab_size", u32(tiny_vocab_size()));
+}
+
+void set_vocabulary(GgufBuilder& builder, bool chat_template) {
+  const Vocabulary& v = vocabulary();
+  builder.set("tokenizer.ggml.model", "gpt2");
+  builder.set("tokenizer.ggml.pre", "smollm");
+  builder.set("tokenizer.ggml.tokens", v.tokens);
+  builder.set("tokenizer.ggml.token_type", v.types);
+  builder.set("tokenizer.ggml.merges", v.merges);
+  builder.set("tokenizer.ggml.bos_token_id", uint32_t{1});
+  builder.set("tokenizer.ggml.eos_token_id", static_cast<uint32_t>(kTinyEos));
+  builder.set("tokenizer.ggml.unknown_token_id", uint32_t{0});
+  builder.set("tokenizer.ggml.padding_token_id", static_cast<uint32_t>(kTinyEos));
+  builder.set("tokenizer.ggml.add_bos_token", false);
+  if (chat_template) builder.set("tokenizer.chat_template", kChatTemplate);
+}
+
+Status make_layer(TensorMaker& maker, const TinyModel& spec, int index, int head_dim) {
+  const std::string prefix = "blk." + std::to_string(index) + ".";
+  const int64_t d = spec.d_model, q = int64_t{spec.heads} * head_dim, kv = int64_t{spec.kv_heads} * head_dim;
+  maker.norm(prefix + "attn_norm.weight", d);
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_q.weight", q, d, spec.qk_gain));
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_k.weight", kv, d, spec.qk_gain));
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_v.weight", kv, d));
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_output.weight", d, q));
+  maker.norm(prefix + "ffn_norm.weight", d);
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_gate.weight", spec.ffn, d));
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_up.weight", spec.ffn, d));
+  return maker.matrix(prefix + "ffn_down.weight", d, spec.ffn);
+}
+
+}  // namespace
+
+int tiny_vocab_size() { return static_cast<int>(vocabulary().tokens.size()); }
+
+Result<GgufBuilder> build_tiny_model(const TinyModel& spec, uint64_t seed) {
+  GgufBuilder builder;
+  const int head_dim = spec.head_dim != 0 ? spec.head_dim : spec.d_model / spec.heads;
+  set_keys(builder, spec, head_dim);
+  set_vocabulary(builder, spec.chat_template);
+  TensorMaker maker(builder, spec.type, seed);
+  BOUGH_RETURN_IF_ERROR(maker.matrix("token_embd.weight", tiny_vocab_size(), spec.d_model));
+  for (int i = 0; i < spec.layers; ++i) BOUGH_RETURN_IF_ERROR(make_layer(maker, spec, i, head_dim));
+  maker.norm("output_norm.weight", spec.d_model);
+  if (!spec.tied) BOUGH_RETURN_IF_ERROR(maker.matrix("output.weight", tiny_vocab_size(), spec.d_model));
+  if (spec.rope_factors) {
+    const int pairs = head_dim / 2;
+    std::vector<float> factors;
+    for (int i = 0; i < pairs; ++i) factors.push_back(1.0f + 7.0f * static_cast<float>(i) / static_cast<float>(pairs));
+    builder.set_tensor("rope_freqs.weight", {pairs}, factors);
+  }
+  return builder;
+}
+
+Status write_tiny_gguf(const std::string& path, const TinyModel& spec, uint64_t seed) {
+  BOUGH_ASSIGN_OR_RETURN(const GgufBuilder builder, build_tiny_model(spec, seed));
+  return write_bytes(path, builder.build());
+}
+
+}  // namespace bough

@@ -9,18 +9,9 @@
 #include "bough/status.h"
 #include "model/config.h"
 #include "model/gguf.h"
+#include "steps/tensor.h"
 
 namespace bough {
-
-// A matrix, or a vector as one row, in the file's own element type. Rows are contiguous and follow one another.
-struct Tensor {
-  const void* data = nullptr;
-  int type = 0;      // ggml_type
-  int64_t rows = 0;  // output features
-  int64_t cols = 0;  // input features, a multiple of the type's block
-  size_t row_bytes = 0;
-  std::string_view name;
-};
 
 struct LayerWeights {
   Tensor attn_norm;  // f32 [d_model]

@@ -1,0 +1,18 @@
+// A call on a thread with a large stack, for libraries that recurse as deep as their input is long.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+#include "bough/status.h"
+
+namespace bough {
+
+// Runs `body` to its end on a new thread with `stack_bytes` of stack (only the pages that it touches cost memory); an exception
+// becomes a Status. Errors: what body returns, out_of_memory, internal.
+Status run_on_big_stack(size_t stack_bytes, const std::function<Status()>& body);
+
+// The same conversion of exceptions, on the calling thread.
+Status run_guarded(const std::function<Status()>& body);
+
+}  // namespace bough

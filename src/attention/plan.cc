@@ -15,8 +15,8 @@ namespace plan {
 
 Status check_range(std::string_view field, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return {};
-  return {Code::invalid_argument, std::string(field) + " is " + std::to_string(value) + ", must be from " + std::to_string(low) + " to " +
-                                      std::to_string(high)};
+  return {Code::invalid_argument,
+          std::string(field) + " is " + std::to_string(value) + ", must be from " + std::to_string(low) + " to " + std::to_string(high)};
 }
 
 std::span<const std::string_view> mode_names() {
@@ -89,7 +89,8 @@ Status check_names(const AttentionPlan& p) {
 // A field that the mode does not use has to be empty: a setting is never ignored in silence.
 Status check_nothing_selected(const AttentionPlan& p) {
   const std::string mode = "mode " + std::string(plan::mode_names()[static_cast<size_t>(p.mode)]);
-  if (!p.stages.empty()) return {Code::invalid_argument, "stages has " + std::to_string(p.stages.size()) + " entries, but " + mode + " has none"};
+  if (!p.stages.empty())
+    return {Code::invalid_argument, "stages has " + std::to_string(p.stages.size()) + " entries, but " + mode + " has none"};
   if (p.first) return {Code::invalid_argument, "first is set, but " + mode + " selects nothing"};
   if (p.k != 0) return violated("k", p.k, "0 in " + mode);
   return {};
@@ -205,9 +206,7 @@ Status check_stages(const AttentionPlan& p) {
 
 // The most keys beyond sinks, window and k that the last interval holds: a query block, or the slack of w0's rounding where the
 // last chunk is longer, and the tokens appended since the last refresh.
-int64_t block_and_interval(const AttentionPlan& p) {
-  return std::max<int64_t>(plan::kMaxQueryBlock, p.last_chunk()) + p.last_refresh();
-}
+int64_t block_and_interval(const AttentionPlan& p) { return std::max<int64_t>(plan::kMaxQueryBlock, p.last_chunk()) + p.last_refresh(); }
 
 int64_t least_window(const AttentionPlan& p) {
   if (p.mode == Mode::streaming) return (p.last_refresh() + 7) / 8 * 8;

@@ -32,9 +32,7 @@ AttentionPlan with_first(AttentionPlan plan) {
   return plan;
 }
 
-AttentionPlan three_k(std::vector<int> refresh) {
-  return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh)));
-}
+AttentionPlan three_k(std::vector<int> refresh) { return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh))); }
 
 AttentionPlan streaming() {
   AttentionPlan plan;
@@ -47,7 +45,7 @@ AttentionPlan streaming() {
 
 }  // namespace
 
-std::vector<std::string> preset_names() { return {kPresetNames.begin(), preset_table.end()}; }
+std::vector<std::string> preset_names() { return {kPresetNames.begin(), kPresetNames.end()}; }
 
 namespace plan {
 

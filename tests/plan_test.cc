@@ -1,0 +1,399 @@
+// AttentionPlan: presets, JSON, rules and the fit to a trained context.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bough/attention.h"
+
+namespace bough {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+AttentionPlan preset(std::string_view name) {
+  auto result = parse_plan(name);
+  EXPECT_TRUE(result.ok()) << name << ": " << result.status().message();
+  return result.ok() ? *result : AttentionPlan{};
+}
+
+std::string error_of(std::string_view spec, Code code = Code::invalid_argument) {
+  auto result = parse_plan(spec);
+  if (result.ok()) return "accepted";
+  EXPECT_EQ(result.status().code(), code) << result.status().message();
+  return result.status().message();
+}
+
+// The default preset's JSON with the first occurrence of `from` replaced.
+std::string changed(std::string_view from, std::string_view to) {
+  std::string text = plan_json(preset("default"));
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+std::string three_k(const std::string& refresh) {
+  return R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":256,"query_block":64,"query_stride":4},)"
+         R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4},{"chunk":8,"keep":8192,"query_block":64,"query_stride":1}],)"
+         R"("k":2048,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","lists":"layer","pool":"mean",)"
+         R"("refresh":)" +
+         refresh + R"(,"tail":64,"dense_below":0})";
+}
+
+const std::vector<std::pair<std::string, std::string>> kPresetJson = {
+    {"default", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4},)"
+                R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4},{"chunk":8,"keep":8192,"query_block":64,"query_stride":1}],)"
+                R"("k":2048,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","lists":"layer","pool":"mean",)"
+                R"("refresh":[16,8,4],"tail":64,"dense_below":0})"},
+    {"3k", three_k("[16,8,4]")},
+    {"3k-fast", three_k("[32,16,8]")},
+    {"3k-flash", three_k("[96,24,8]")},
+    {"5k", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4},)"
+           R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4},{"chunk":16,"keep":16384,"query_block":64,"query_stride":1}],)"
+           R"("k":4096,"first":null,"scan":"relative","lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0})"},
+    {"streaming", R"({"mode":"streaming","sinks":256,"window":1024,"stages":[],"k":0,"first":null,"scan":"relative","lists":"layer",)"
+                  R"("pool":"mean","refresh":[8],"tail":0,"dense_below":0})"},
+    {"dense", R"({"mode":"dense","sinks":0,"window":0,"stages":[],"k":0,"first":null,"scan":"relative","lists":"layer","pool":"mean",)"
+              R"("refresh":[],"tail":0,"dense_below":0})"},
+};
+
+TEST(Plan, PresetsAreTheDocumentedJson) {
+  std::vector<std::string> names;
+  for (const auto& [name, text] : kPresetJson) {
+    names.push_back(name);
+    EXPECT_EQ(plan_json(preset(name)), text);
+    EXPECT_EQ(preset(text), preset(name));
+    EXPECT_TRUE(validate_plan(preset(name)).ok());
+  }
+  EXPECT_EQ(preset_names(), names);
+}
+
+TEST(Plan, MissingFieldsComeFromThePresetOfTheMode) {
+  EXPECT_EQ(preset("{}"), preset("default"));
+  EXPECT_EQ(preset(R"({"mode":"streaming"})"), preset("streaming"));
+  EXPECT_EQ(preset(R"({"mode":"dense"})"), preset("dense"));
+  AttentionPlan flash = preset("default");
+  flash.refresh = {96, 24, 8};
+  EXPECT_EQ(preset(R"({"refresh":[96,24,8]})"), flash);
+  const AttentionPlan one = preset(R"({"stages":[{"chunk":32}],"refresh":[4],"first":{"layers":1}})");
+  EXPECT_EQ(one.stages, (std::vector<StagePlan>{{.chunk = 32, .keep = 0, .query_block = 64, .query_stride = 1}}));
+  EXPECT_EQ(*one.first, (FirstLayers{.layers = 1, .k = 4096, .scan = Scan::chunk_indexed}));
+  EXPECT_FALSE(preset(R"({"first":null})").first.has_value());
+}
+
+TEST(Plan, EveryChoiceSurvivesTheRoundTrip) {
+  AttentionPlan p = preset("5k");
+  p.scan = Scan::chunk_indexed;
+  p.first = FirstLayers{.layers = 5, .k = 16, .scan = Scan::relative};
+  p.lists = Lists::kv_head;
+  p.dense_below = 4096;
+  for (Pool pool : {Pool::mean, Pool::strided, Pool::all}) {
+    p.pool = pool;
+    EXPECT_EQ(preset(plan_json(p)), p);
+  }
+}
+
+TEST(Plan, Accessors) {
+  const AttentionPlan p = preset("default");
+  EXPECT_EQ(p.k_of(2), 4096);
+  EXPECT_EQ(p.k_of(3), 2048);
+  EXPECT_EQ(p.scan_of(2), Scan::chunk_indexed);
+  EXPECT_EQ(p.scan_of(3), Scan::relative);
+  EXPECT_EQ(p.max_k(), 4096);
+  EXPECT_EQ(p.context_tokens(), 256 + 1024 + 4096 + 64 + 4);
+  EXPECT_EQ(preset("streaming").context_tokens(), 256 + 1024 + 64 + 8);
+  EXPECT_EQ(preset("streaming").max_k(), 0);
+  EXPECT_EQ(preset("dense").context_tokens(), 0);
+  AttentionPlan none_first = p;
+  none_first.first->layers = 0;
+  EXPECT_EQ(none_first.max_k(), 2048);
+  const AttentionPlan long_chunk = preset(R"({"sinks":512,"window":2048,"stages":[{"chunk":512}],"first":null,"refresh":[4]})");
+  EXPECT_EQ(long_chunk.context_tokens(), 512 + 2048 + 2048 + 512 + 4);
+}
+
+TEST(PlanJson, UnknownNames) {
+  EXPECT_THAT(error_of("4k", Code::not_found),
+              AllOf(HasSubstr("\"4k\""), HasSubstr("default, 3k, 3k-fast, 3k-flash, 5k, streaming, dense")));
+  EXPECT_THAT(error_of("", Code::not_found), HasSubstr("default"));
+  EXPECT_THAT(error_of(std::string_view("3k\0", 3), Code::not_found), HasSubstr("\\u0000"));
+  EXPECT_THAT(error_of(std::string(5000, 'x'), Code::not_found), AllOf(HasSubstr("xxx\"..."), Not(HasSubstr(std::string(61, 'x')))));
+  EXPECT_THAT(error_of("\xff\xfe", Code::not_found), HasSubstr("presets"));
+  EXPECT_THAT(error_of("hip", Code::unsupported), HasSubstr("hip"));
+  EXPECT_THAT(error_of(R"({"mode":"hip"})", Code::unsupported), HasSubstr("mode \"hip\" is not implemented"));
+}
+
+TEST(PlanJson, Files) {
+  const std::string path = testing::TempDir() + "bough_plan_test.json";
+  std::ofstream(path) << "\n  " << plan_json(preset("5k")) << "\n";
+  EXPECT_EQ(preset(path), preset("5k"));
+  std::ofstream(path) << R"({"k":7})";
+  EXPECT_THAT(error_of(path), AllOf(HasSubstr("bough_plan_test.json"), HasSubstr("k is 7")));
+  std::ofstream(path) << std::string(70000, ' ') << "{}";
+  EXPECT_THAT(error_of(path), HasSubstr("more than 65536 bytes"));
+  std::ofstream(path) << "";
+  EXPECT_THAT(error_of(path), HasSubstr("not valid JSON at byte"));
+  std::filesystem::remove(path);
+  EXPECT_THAT(error_of(testing::TempDir()), HasSubstr("not a regular file"));
+}
+
+TEST(PlanJson, MalformedText) {
+  EXPECT_THAT(error_of(R"({"k":2048)"), HasSubstr("not valid JSON at byte 10"));
+  EXPECT_THAT(error_of("{\"k\":1}\xff"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of(std::string_view("{\"k\":8\0}", 8)), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of("{\"\xed\xa0\x80\":1}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of(R"({"\ud800":1})"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of("{" + std::string(70000, ' ') + "}"), HasSubstr("more than 65536 bytes"));
+  std::string deep = R"({"k":)" + std::string(16, '[') + std::string(16, ']') + "}";
+  EXPECT_THAT(error_of(deep), HasSubstr("nests deeper than 16"));
+  EXPECT_THAT(error_of(R"({"k":)" + std::string(60000, '[')), HasSubstr("nests deeper than 16"));
+  EXPECT_THAT(error_of(R"({"k":)" + std::string(15, '[') + std::string(15, ']') + "}"), HasSubstr("k is an array"));
+  EXPECT_THAT(error_of(R"({"k":1e999})"), HasSubstr("outside the range"));
+}
+
+TEST(PlanJson, Keys) {
+  EXPECT_THAT(error_of(R"({"sink":256})"), AllOf(HasSubstr("unknown key \"sink\" in the attention plan"), HasSubstr("sinks")));
+  EXPECT_THAT(error_of(R"({"stages":[{"chunk":64},{"chunk":8,"keeps":8}]})"), HasSubstr("unknown key \"keeps\" in stages[1]"));
+  EXPECT_THAT(error_of(R"({"first":{"layer":3}})"), HasSubstr("unknown key \"layer\" in first"));
+  EXPECT_THAT(error_of(R"({"k":2048,"k":2048})"), HasSubstr("the key \"k\" appears twice"));
+  EXPECT_THAT(error_of(R"({"first":{"k":8,"scan":"relative","k":8}})"), HasSubstr("the key \"k\" appears twice"));
+  EXPECT_THAT(error_of(R"({"stages":[{"keep":0}]})"), HasSubstr("stages[0].chunk is missing"));
+  EXPECT_THAT(error_of(R"({"stages":[{"chunk":64},{"chunk":8}]})"), HasSubstr("stages[1].keep is missing"));
+}
+
+TEST(PlanJson, TypesAndNumbers) {
+  EXPECT_THAT(error_of(R"({"k":"2048"})"), HasSubstr("k is \"2048\", must be an integer from 0 to 2147483648"));
+  EXPECT_THAT(error_of(R"({"k":2048.0})"), HasSubstr("k is 2048.0, must be an integer"));
+  EXPECT_THAT(error_of(R"({"k":null})"), HasSubstr("k is null"));
+  EXPECT_THAT(error_of(R"({"window":-8})"), HasSubstr("window is -8, must be an integer from 0"));
+  EXPECT_THAT(error_of(R"({"sinks":4294967296})"), HasSubstr("sinks is 4294967296, must be an integer from 0 to 2147483648"));
+  EXPECT_THAT(error_of(R"({"sinks":18446744073709551615})"), HasSubstr("sinks is 18446744073709551615"));
+  EXPECT_THAT(error_of(R"({"sinks":99999999999999999999})"), HasSubstr("sinks is 1e+20, must be an integer"));
+  EXPECT_THAT(error_of(R"({"tail":1025})"), HasSubstr("tail is 1025, must be an integer from 0 to 1024"));
+  EXPECT_THAT(error_of(R"({"dense_below":-1})"), HasSubstr("dense_below is -1"));
+  EXPECT_THAT(error_of(R"({"stages":{}})"), HasSubstr("stages is an object, must be an array"));
+  EXPECT_THAT(error_of(R"({"stages":[1]})"), HasSubstr("stages[0] is 1, must be an object"));
+  EXPECT_THAT(error_of(R"({"stages":[{"chunk":4294967360}]})"),
+              HasSubstr("stages[0].chunk is 4294967360, must be an integer from 1 to 1024"));
+  EXPECT_THAT(error_of(R"({"first":3})"), HasSubstr("first is 3, must be an object"));
+  EXPECT_THAT(error_of(R"({"first":{"layers":-1}})"), HasSubstr("first.layers is -1, must be an integer from 0 to 1024"));
+  EXPECT_THAT(error_of(R"({"refresh":16})"), HasSubstr("refresh is 16, must be an array"));
+  EXPECT_THAT(error_of(R"({"refresh":[16,"8",4]})"), HasSubstr("refresh[1] is \"8\""));
+  EXPECT_THAT(error_of(R"({"refresh":[16,8,0]})"), HasSubstr("refresh[2] is 0, must be an integer from 1 to 65536"));
+  EXPECT_THAT(error_of(R"({"refresh":[16,8,4,2,1]})"), HasSubstr("refresh has 5 entries, must have at most 4"));
+  EXPECT_THAT(error_of(R"({"mode":"sparse"})"), HasSubstr("mode is \"sparse\", must be one of the strings stages, streaming, dense"));
+  EXPECT_THAT(error_of(R"({"scan":"chunk_indexed"})"), HasSubstr("one of the strings relative, chunk-indexed"));
+  EXPECT_THAT(error_of(R"({"first":{"scan":0}})"), HasSubstr("first.scan is 0"));
+  EXPECT_THAT(error_of(R"({"lists":"head"})"), HasSubstr("one of the strings layer, kv_head"));
+  EXPECT_THAT(error_of(R"({"pool":"max"})"), HasSubstr("one of the strings mean, strided, all"));
+}
+
+TEST(PlanRules, Stages) {
+  EXPECT_THAT(error_of(changed("\"chunk\":16", "\"chunk\":24")), HasSubstr("stages[1].chunk is 24, must be a power of two from 1 to 1024"));
+  EXPECT_THAT(error_of(changed("\"chunk\":16", "\"chunk\":128")),
+              HasSubstr("stages[1].chunk is 128, must be a divisor of the previous chunk 64"));
+  EXPECT_THAT(error_of(changed("\"query_block\":64", "\"query_block\":48")),
+              HasSubstr("stages[0].query_block is 48, must be 16, 32 or 64"));
+  EXPECT_THAT(error_of(changed("\"query_block\":64", "\"query_block\":32")),
+              HasSubstr("stages[1].query_block is 64, must be that of the first stage, 32"));
+  EXPECT_THAT(error_of(changed("\"query_stride\":4", "\"query_stride\":3")),
+              HasSubstr("stages[0].query_stride is 3, must be a divisor of query_block 64"));
+  EXPECT_THAT(error_of(R"({"stages":[]})"), HasSubstr("the number of stages is 0, must be from 1 to 4"));
+  EXPECT_THAT(error_of(R"({"stages":[{"chunk":8},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{}]})"),
+              HasSubstr("stages has 5 entries, must have at most 4"));
+  EXPECT_THAT(error_of(R"({"stages":[{"chunk":64,"keep":64}],"refresh":[4]})"), HasSubstr("stages[0].keep is 64, must be 0"));
+}
+
+TEST(PlanRules, Keeps) {
+  EXPECT_THAT(error_of(changed("\"keep\":32768", "\"keep\":32760")),
+              HasSubstr("stages[1].keep is 32760, must be a multiple of the previous chunk 64"));
+  EXPECT_THAT(error_of(changed("\"keep\":8192", "\"keep\":8200")),
+              HasSubstr("stages[2].keep is 8200, must be a multiple of the previous chunk 16"));
+  EXPECT_THAT(error_of(changed("\"keep\":8192", "\"keep\":65536")),
+              HasSubstr("stages[2].keep is 65536, must be at most the previous keep 32768"));
+  EXPECT_THAT(error_of(changed("\"keep\":8192", "\"keep\":1024")), HasSubstr("stages[2].keep is 1024, must be at least k 2048"));
+  EXPECT_THAT(error_of(changed("\"keep\":8192", "\"keep\":2048")), HasSubstr("stages[2].keep is 2048, must be at least first.k 4096"));
+  EXPECT_THAT(error_of(changed("\"keep\":8192", "\"keep\":0")), HasSubstr("stages[2].keep is 0, must be from 1"));
+}
+
+TEST(PlanRules, SinksWindowK) {
+  EXPECT_THAT(error_of(R"({"sinks":100})"), HasSubstr("sinks is 100, must be a multiple of the page size 64"));
+  EXPECT_EQ(preset(R"({"sinks":0})").sinks, 0);
+  EXPECT_THAT(error_of(R"({"sinks":256,"window":2048,"stages":[{"chunk":512}],"refresh":[4]})"),
+              HasSubstr("sinks is 256, must be a multiple of the last chunk 512"));
+  EXPECT_THAT(error_of(R"({"window":1020})"), HasSubstr("window is 1020, must be a multiple of the last chunk 8"));
+  EXPECT_THAT(error_of(R"({"window":120})"), HasSubstr("window is 120, must be at least twice stages[0].chunk, 128"));
+  EXPECT_THAT(error_of(R"({"window":0})"), HasSubstr("window is 0, must be from 8"));
+  EXPECT_THAT(error_of(R"({"k":2044})"), HasSubstr("k is 2044, must be a multiple of the last chunk 8"));
+  EXPECT_THAT(error_of(R"({"k":0})"), HasSubstr("k is 0, must be from 8"));
+  EXPECT_THAT(error_of(R"({"first":{"k":4100}})"), HasSubstr("first.k is 4100, must be a multiple of the last chunk 8"));
+  EXPECT_THAT(error_of(R"({"first":{"k":0}})"), HasSubstr("first.k is 0, must be from 8"));
+}
+
+TEST(PlanRules, Refresh) {
+  EXPECT_THAT(error_of(R"({"refresh":[8,4]})"), HasSubstr("refresh has 2 intervals, must have as many as stages, 3"));
+  EXPECT_THAT(error_of(R"({"refresh":[16,8,3]})"), HasSubstr("refresh[2] is 3, must be a divisor of the previous interval 8"));
+  EXPECT_THAT(error_of(R"({"refresh":[8,16,4]})"), HasSubstr("refresh[1] is 16, must be a divisor of the previous interval 8"));
+  EXPECT_THAT(error_of(R"({"refresh":[968,8,4]})"), HasSubstr("refresh[0] is 968, must be at most window - stages[0].chunk, 960"));
+  EXPECT_EQ(preset(R"({"refresh":[960,8,4]})").refresh[0], 960);
+  EXPECT_EQ(preset(R"({"refresh":[1,1,1]})").last_refresh(), 1);
+}
+
+TEST(PlanRules, ModesWithoutSelection) {
+  EXPECT_THAT(error_of(R"({"mode":"streaming","k":8})"), HasSubstr("k is 8, must be 0 in mode streaming"));
+  EXPECT_THAT(error_of(R"({"mode":"streaming","first":{}})"), HasSubstr("first is set, but mode streaming selects nothing"));
+  EXPECT_THAT(error_of(R"({"mode":"streaming","stages":[{"chunk":8}]})"), HasSubstr("stages has 1 entries, but mode streaming has none"));
+  EXPECT_THAT(error_of(R"({"mode":"streaming","refresh":[]})"), HasSubstr("refresh has 0 entries, mode streaming has exactly 1"));
+  EXPECT_THAT(error_of(R"({"mode":"streaming","refresh":[2000]})"), HasSubstr("refresh[0] is 2000, must be at most the window 1024"));
+  EXPECT_THAT(error_of(R"({"mode":"streaming","window":12})"), HasSubstr("window is 12, must be a multiple of the last chunk 8"));
+  EXPECT_THAT(error_of(R"({"mode":"dense","sinks":64})"), HasSubstr("sinks is 64, must be 0 in mode dense"));
+  EXPECT_THAT(error_of(R"({"mode":"dense","tail":64})"), HasSubstr("tail is 64, must be 0 in mode dense"));
+  EXPECT_THAT(error_of(R"({"mode":"dense","refresh":[4]})"), HasSubstr("refresh has 1 entries, but mode dense has none"));
+}
+
+TEST(PlanRules, ValuesThatJsonCannotHold) {
+  auto message = [](auto change) {
+    AttentionPlan p = preset("default");
+    change(p);
+    return validate_plan(p).message();
+  };
+  EXPECT_THAT(message([](auto& p) { p.mode = static_cast<Mode>(9); }), HasSubstr("mode is none of stages"));
+  EXPECT_THAT(message([](auto& p) { p.first->scan = static_cast<Scan>(9); }), HasSubstr("scan is none of"));
+  EXPECT_THAT(message([](auto& p) { p.lists = static_cast<Lists>(9); }), HasSubstr("lists is none of"));
+  EXPECT_THAT(message([](auto& p) { p.pool = static_cast<Pool>(9); }), HasSubstr("pool is none of"));
+  EXPECT_THAT(message([](auto& p) { p.stages[0].chunk = -64; }), HasSubstr("stages[0].chunk is -64, must be from 1 to 1024"));
+  EXPECT_THAT(message([](auto& p) { p.sinks = -64; }), HasSubstr("sinks is -64"));
+  EXPECT_THAT(message([](auto& p) { p.refresh[2] = -4; }), HasSubstr("refresh[2] is -4, must be from 1"));
+  EXPECT_THAT(message([](auto& p) { p.first->layers = 5000; }), HasSubstr("first.layers is 5000, must be from 0 to 1024"));
+  EXPECT_THAT(message([](auto& p) { p.window = INT64_MAX - 7; }), HasSubstr("must be from 8 to 2147483648"));
+}
+
+TEST(PlanFit, UnchangedWhereItFits) {
+  for (const std::string& name : preset_names()) {
+    const auto fitted = fit_plan(preset(name), 5448, true);
+    ASSERT_TRUE(fitted.ok()) << name;
+    EXPECT_EQ(fitted->plan, preset(name));
+    EXPECT_EQ(fitted->note, "");
+  }
+  EXPECT_TRUE(fit_plan(preset("dense"), 1, true).ok());
+}
+
+TEST(PlanFit, PresetIsCutToTheLargestThatFits) {
+  const auto first_only = fit_plan(preset("default"), 5443, false);
+  ASSERT_TRUE(first_only.ok());
+  EXPECT_EQ(first_only->plan.k, 2048);
+  EXPECT_EQ(first_only->plan.first->k, 4088);
+  EXPECT_EQ(first_only->note, "k of the first 3 layers was cut from 4096 to 4088 because the model was trained on 5443 tokens");
+  const auto both = fit_plan(preset("default"), 2048, false);
+  ASSERT_TRUE(both.ok());
+  EXPECT_EQ(both->plan.k, 696);
+  EXPECT_EQ(both->plan.first->k, 696);
+  EXPECT_EQ(both->plan.window, 1024);
+  EXPECT_THAT(both->note, HasSubstr("k was cut from 2048 to 696, k of the first 3 layers was cut from 4096 to 696 because"));
+  const auto window = fit_plan(preset("3k"), 1024, false);
+  ASSERT_TRUE(window.ok());
+  EXPECT_EQ(window->plan.window, 512);
+  EXPECT_EQ(window->plan.k, 184);
+  EXPECT_THAT(window->note, HasSubstr("window was cut from 1024 to 512"));
+}
+
+TEST(PlanFit, EveryCutIsValidAndFits) {
+  for (const std::string& name : preset_names()) {
+    bool fitted_before = false;
+    for (int64_t trained = 1; trained < 6000; ++trained) {
+      const auto fitted = fit_plan(preset(name), trained, false);
+      ASSERT_TRUE(fitted.ok() || !fitted_before) << name << " fits a shorter context than " << trained;
+      if (!fitted.ok()) {
+        EXPECT_THAT(fitted.status().message(), HasSubstr("trained on " + std::to_string(trained) + " tokens"));
+        continue;
+      }
+      fitted_before = true;
+      EXPECT_TRUE(validate_plan(fitted->plan).ok()) << validate_plan(fitted->plan).message();
+      EXPECT_LE(fitted->plan.context_tokens(), trained);
+      EXPECT_EQ(fitted->note.empty(), fitted->plan == preset(name));
+    }
+    EXPECT_TRUE(fitted_before) << name;
+  }
+}
+
+TEST(PlanFit, RefusesWithBothNumbers) {
+  const auto explicit_plan = fit_plan(preset("default"), 4096, true);
+  ASSERT_FALSE(explicit_plan.ok());
+  EXPECT_EQ(explicit_plan.status().code(), Code::invalid_argument);
+  EXPECT_THAT(explicit_plan.status().message(), AllOf(HasSubstr("5444"), HasSubstr("trained on 4096 tokens")));
+  EXPECT_THAT(fit_plan(preset("default"), 300, false).status().message(), AllOf(HasSubstr("5444"), HasSubstr("300")));
+  EXPECT_THAT(fit_plan(preset("default"), 0, false).status().message(), HasSubstr("the trained context is 0"));
+  AttentionPlan invalid = preset("default");
+  invalid.k = 7;
+  EXPECT_THAT(fit_plan(invalid, 8192, false).status().message(), HasSubstr("k is 7"));
+}
+
+TEST(PlanFit, DenseBelowStaysInsideTheTrainedContext) {
+  AttentionPlan p = preset("default");
+  p.dense_below = 8193;
+  EXPECT_THAT(fit_plan(p, 8192, true).status().message(), HasSubstr("dense_below is 8193, must be at most the trained context 8192"));
+  const auto cut = fit_plan(p, 8192, false);
+  ASSERT_TRUE(cut.ok());
+  EXPECT_EQ(cut->plan.dense_below, 8192);
+  EXPECT_EQ(cut->note, "dense_below was cut from 8193 to 8192 because the model was trained on 8192 tokens");
+}
+
+// Any bytes give a plan that holds every rule and survives the round trip, or one sentence; never a crash.
+TEST(PlanJson, SurvivesMutation) {
+  const std::vector<std::string> pieces = {"{",
+                                           "}",
+                                           "[",
+                                           "]",
+                                           ",",
+                                           ":",
+                                           "\"",
+                                           "null",
+                                           "-1",
+                                           "1e9",
+                                           "0.5",
+                                           "9223372036854775808",
+                                           "\\u0000",
+                                           "\"k\":8,",
+                                           "\"keep\"",
+                                           "\"first\":{}",
+                                           "\xff",
+                                           "\xe2\x82",
+                                           "[[[[[[[[[[[[[[[[[["};
+  std::mt19937_64 random(20240711);
+  int accepted = 0;
+  for (int i = 0; i < 5000; ++i) {
+    std::string text = kPresetJson[random() % kPresetJson.size()].second;
+    for (uint64_t edits = 1 + random() % 3; edits > 0; --edits) {
+      const size_t at = 1 + random() % (text.size() - 1);
+      switch (random() % 5) {
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text.erase(at, 1 + random() % 8); break;
+        case 2: text.insert(at, pieces[random() % pieces.size()]); break;
+        case 3: text.insert(at, text.substr(random() % text.size(), random() % 32)); break;
+        default: text[std::min(text.find_first_of("0123456789", at), text.size() - 1)] = static_cast<char>('0' + random() % 10);
+      }
+    }
+    const auto result = parse_plan(text);
+    if (!result.ok()) {
+      ASSERT_FALSE(result.status().message().empty());
+      ASSERT_LT(result.status().message().size(), 400u) << result.status().message();
+      continue;
+    }
+    ++accepted;
+    ASSERT_TRUE(validate_plan(*result).ok()) << text;
+    const auto again = parse_plan(plan_json(*result));
+    ASSERT_TRUE(again.ok()) << text;
+    ASSERT_EQ(*again, *result) << text;
+  }
+  EXPECT_GT(accepted, 20);
+}
+
+}  // namespace
+}  // namespace bough

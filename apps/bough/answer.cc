@@ -1,0 +1,104 @@
+#include "answer.h"
+
+#include <cstdio>
+
+#include <nlohmann/json.hpp>
+
+#include "format.h"
+#include "interrupt.h"
+#include "log.h"
+#include "memory.h"
+#include "progress.h"
+
+namespace bough::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double rate(int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
+
+const char* finish_name(Finish finish) {
+  switch (finish) {
+    case Finish::end_of_text: return "end_of_text";
+    case Finish::max_tokens: return "max_tokens";
+    case Finish::cancelled: return "cancelled";
+  }
+  return "unknown";
+}
+
+void print_json_summary(const Conversation& conversation, const Generation& answer) {
+  const auto answered = static_cast<int64_t>(answer.tokens.size());
+  const Json summary = {{"event", "summary"},
+                        {"answer", answer.text},
+                        {"finish", finish_name(answer.finish)},
+                        {"tokens_read", conversation.read_tokens},
+                        {"read_seconds", conversation.read_seconds},
+                        {"read_tokens_per_second", rate(conversation.read_tokens, conversation.read_seconds)},
+                        {"answer_tokens", answered},
+                        {"answer_seconds", answer.seconds},
+                        {"answer_tokens_per_second", rate(answered, answer.seconds)},
+                        {"peak_memory_bytes", peak_memory()}};
+  print_line(summary.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+void print_summary(const Conversation& conversation, const Generation& answer) {
+  const auto answered = static_cast<int64_t>(answer.tokens.size());
+  std::fprintf(stderr, "read %s tokens in %s (%s tokens/s); answered %s tokens in %s (%s tokens/s)%s; peak memory %s\n",
+               grouped(conversation.read_tokens).c_str(), duration_text(conversation.read_seconds).c_str(),
+               rate_text(rate(conversation.read_tokens, conversation.read_seconds)).c_str(), grouped(answered).c_str(),
+               duration_text(answer.seconds).c_str(), rate_text(rate(answered, answer.seconds)).c_str(),
+               answer.finish == Finish::cancelled ? ", interrupted" : "", byte_text(static_cast<double>(peak_memory())).c_str());
+}
+
+// Returns false when stdout no longer takes text.
+bool print_piece(std::string_view piece, bool json) {
+  if (json) {
+    print_line(Json({{"event", "text"}, {"text", std::string(piece)}}).dump(-1, ' ', false, Json::error_handler_t::replace));
+    return true;
+  }
+  return std::fwrite(piece.data(), 1, piece.size(), stdout) == piece.size() && std::fflush(stdout) == 0;
+}
+
+}  // namespace
+
+Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, bool will_sample, const std::string& label) {
+  ProgressReporter reporter(label, progress_style(conversation.json));
+  double seconds = 0;
+  AppendOptions append;
+  append.will_sample = will_sample;
+  append.progress = [&](const Progress& p) {
+    seconds = p.seconds;
+    reporter.update(p.done, p.total, p.seconds);
+    return !interrupted();
+  };
+  const int64_t before = conversation.session.length();
+  const Status status = conversation.session.append(tokens, append);
+  reporter.clear();
+  const int64_t read = conversation.session.length() - before;
+  conversation.read_tokens += read;
+  conversation.read_seconds += seconds;
+  if (status.code() != Code::cancelled) return status;
+  return Status(Code::cancelled, "interrupted after reading " + grouped(read) + " of " + grouped(static_cast<int64_t>(tokens.size())) +
+                                     " tokens; there is no answer");
+}
+
+int stream_answer(Conversation& conversation, const AnswerOptions& options) {
+  GenerateOptions generate{.max_tokens = options.max_tokens, .temperature = options.temperature, .seed = options.seed, .on_text = {}};
+  bool written = true;
+  generate.on_text = [&](std::string_view piece) {
+    written = print_piece(piece, conversation.json);
+    return written && !interrupted();
+  };
+  const Result<Generation> answer = conversation.session.generate(generate);
+  if (!conversation.json) print_piece("\n", false);
+  if (!answer.ok()) return fail(answer.status());
+  if (!written) return fail(Status(Code::io_error, "standard output no longer takes the answer"));
+  if (conversation.json) {
+    print_json_summary(conversation, *answer);
+  } else {
+    print_summary(conversation, *answer);
+  }
+  return answer->finish == Finish::cancelled ? exit_interrupted : exit_ok;
+}
+
+}  // namespace bough::cli

@@ -1,0 +1,98 @@
+// bough ask FILE... "question": reads long texts and answers from them.
+#include <memory>
+#include <utility>
+
+#include "answer.h"
+#include "base/check.h"
+#include "format.h"
+#include "input.h"
+#include "interrupt.h"
+#include "log.h"
+
+namespace bough::cli {
+namespace {
+
+struct AskOptions {
+  ModelOptions model;
+  AnswerOptions answer;
+  std::string plan = "default";
+  std::vector<std::string> words;  // files, then the question
+  bool raw = false;
+  bool json = false;
+};
+
+struct AskPrompt {
+  std::vector<TokenId> text;      // first append
+  std::vector<TokenId> question;  // second append, from which the answer is sampled
+};
+
+Result<AskPrompt> chat_prompt(const Engine& engine, const std::string& text, const std::string& question) {
+  Result<SplitPrompt> around = engine.chat_prompt_around_text(question);
+  if (!around.ok()) {
+    return Status(around.status().code(), around.status().message() + "; --raw asks without a chat template");
+  }
+  BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> body, engine.tokenize(text, /*add_bos=*/false));
+  AskPrompt prompt{std::move(around->before), std::move(around->after)};
+  prompt.text.insert(prompt.text.end(), body.begin(), body.end());
+  return prompt;
+}
+
+Result<AskPrompt> raw_prompt(const Engine& engine, const std::string& text, const std::string& question) {
+  AskPrompt prompt;
+  BOUGH_ASSIGN_OR_RETURN(prompt.text, engine.tokenize(text));
+  BOUGH_ASSIGN_OR_RETURN(prompt.question, engine.tokenize(question, /*add_bos=*/false));
+  return prompt;
+}
+
+Status read_prompt(Conversation& conversation, const AskOptions& options, const std::string& text, const std::string& question) {
+  Engine& engine = conversation.engine;
+  BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt, options.raw ? raw_prompt(engine, text, question) : chat_prompt(engine, text, question));
+  const auto tokens = static_cast<int64_t>(prompt.text.size() + prompt.question.size());
+  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), tokens + options.answer.max_tokens));
+  log_info("reading " + grouped(tokens) + " tokens");
+  BOUGH_RETURN_IF_ERROR(read_tokens(conversation, prompt.text, false, "reading"));
+  return read_tokens(conversation, prompt.question, true, "question");
+}
+
+int ask(const AskOptions& options) {
+  start_log(options.model.verbose);
+  if (options.words.size() < 2) return fail_usage("ask needs at least one FILE and then the question");
+  const std::string& question = options.words.back();
+  if (question.empty()) return fail_usage("the question is empty");
+  if (const Status checked = check_text(question, "the question"); !checked.ok()) return fail_usage(checked.message());
+  const Result<AttentionPlan> plan = parse_plan(options.plan);
+  if (!plan.ok()) return fail_usage(plan.status().message());
+  const Result<std::string> text = read_texts({options.words.begin(), options.words.end() - 1});
+  if (!text.ok()) return fail(text.status());
+
+  const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, options.plan);
+  if (!engine.ok()) return fail(engine.status());
+  const Result<std::unique_ptr<Session>> session = (*engine)->new_session();
+  if (!session.ok()) return fail(session.status());
+  catch_interrupt();
+  Conversation conversation{.engine = **engine, .session = **session, .json = options.json};
+  if (const Status read = read_prompt(conversation, options, *text, question); !read.ok()) return fail(read);
+  return stream_answer(conversation, options.answer);
+}
+
+}  // namespace
+
+void add_ask(CLI::App& app, Action& action) {
+  auto options = std::make_shared<AskOptions>();
+  CLI::App* command = app.add_subcommand("ask", "Read long texts and answer a question about them");
+  command->add_option("words", options->words, "Text files ('-' is standard input), then the question")->type_name("FILE... QUESTION");
+  add_model_options(*command, options->model);
+  add_plan_option(*command, options->plan);
+  add_answer_options(*command, options->answer);
+  command->add_flag("--raw", options->raw, "No chat template: the text, then the question, exactly as given, are continued");
+  command->add_flag("--json", options->json, "Progress, text and summary as one JSON object a line on stdout");
+  command->footer(
+      "Example:\n"
+      "  bough ask book.txt \"Who finds the letter?\"\n"
+      "\n"
+      "With several files, a line that names each stands before it. The answer goes to stdout, progress and summary to\n"
+      "stderr. Ctrl-C stops the reading or the answer.");
+  command->callback([options, &action] { action = [options] { return ask(*options); }; });
+}
+
+}  // namespace bough::cli

@@ -1,0 +1,93 @@
+// The program `bough`: parses the command line and runs one command.
+#include <cstdio>
+#include <exception>
+
+#include "cli.h"
+#include "format.h"
+
+namespace bough::cli {
+
+int fail(const Status& status) {
+  std::fprintf(stderr, "bough: %s\n", status.message().c_str());
+  return status.code() == Code::cancelled ? exit_interrupted : exit_failed;
+}
+
+int fail_usage(const std::string& sentence) {
+  std::fprintf(stderr, "bough: %s\n", sentence.c_str());
+  return exit_usage;
+}
+
+void print_line(std::string_view line) {
+  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::fputc('\n', stdout);
+  std::fflush(stdout);
+}
+
+namespace {
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  return names;
+}
+
+bool is_command(const CLI::App& app, const std::string& word) {
+  for (const std::string& name : command_names(app)) {
+    if (name == word) return true;
+  }
+  return false;
+}
+
+// The parser's complaint as one sentence on one line.
+int fail_parse(const CLI::App& app, const CLI::ParseError& error) {
+  std::string sentence = error.what();
+  for (char& c : sentence) c = c == '\n' ? ' ' : c;
+  const auto used = app.get_subcommands();
+  return fail_usage(sentence + " (see bough " + (used.empty() ? "" : used.front()->get_name() + " ") + "--help)");
+}
+
+int run_program(int argc, char** argv) {
+  CLI::App app{"Bough lets a pretrained transformer read and use contexts of millions of tokens.", "bough"};
+  app.set_version_flag("--version", "bough 0.1.0");
+  app.footer(
+      "Example:\n"
+      "  bough ask book.txt \"Who finds the letter?\"\n"
+      "\n"
+      "Each command explains itself: bough ask --help");
+  Action action;
+  add_ask(app, action);
+  add_run(app, action);
+  add_inspect(app, action);
+  add_tokenize(app, action);
+  add_bench(app, action);
+  add_eval(app, action);
+  if (argc < 2) {
+    std::fputs(app.help().c_str(), stderr);
+    return exit_usage;
+  }
+  const std::string first = argv[1];
+  if (!first.starts_with("-") && !is_command(app, first)) {
+    return fail_usage("there is no command '" + first + "'; known are " + joined(command_names(app), ", "));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // help and version
+    return fail_parse(app, error);
+  }
+  return action ? action() : fail_usage("a command is needed: " + joined(command_names(app), ", "));
+}
+
+}  // namespace
+}  // namespace bough::cli
+
+int main(int argc, char** argv) {
+  try {
+    return bough::cli::run_program(argc, argv);
+  } catch (const std::bad_alloc&) {
+    std::fputs("bough: there is not enough memory\n", stderr);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bough: %s\n", error.what());
+  }
+  return bough::cli::exit_failed;
+}

@@ -12,7 +12,7 @@ setup-tests:
 	@tools/setup.sh --f32
 
 build: setup
-	@cmake --preset release --log-level=WARNING
+	@cmake --preset release >/dev/null
 	@cmake --build --preset release -j $(JOBS)
 
 demo: build

@@ -24,10 +24,17 @@ check_stage() {
   if "$@"; then add "$name" 1 0 $((SECONDS - start)); else add "$name" 0 1 $((SECONDS - start)); fi
 }
 
+build_preset() {
+  local log="build/$1.configure.log"
+  mkdir -p build
+  cmake --preset "$1" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+  cmake --build --preset "$1" -j "$jobs"
+}
+
 preset_stage() {
   local preset="$1" start=$SECONDS counts ok bad
   echo "== $preset: build"
-  if ! { cmake --preset "$preset" --log-level=WARNING && cmake --build --preset "$preset" -j "$jobs"; }; then
+  if ! build_preset "$preset"; then
     add "$preset" 0 1 $((SECONDS - start))
     return
   fi

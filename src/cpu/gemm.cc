@@ -1,0 +1,197 @@
+#include "cpu/gemm.h"
+
+#include <ggml.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <dnnl.hpp>
+
+#include "cpu/scratch.h"
+#include "cpu/tile.h"
+
+namespace bough {
+
+std::byte* PackedWeights::place(const void* key, size_t bytes, bool* fresh) {
+  if (const auto found = kept_.find(key); found != kept_.end()) {
+    *fresh = false;
+    return found->second.get();
+  }
+  *fresh = true;
+  if (used_ + bytes <= budget_) {
+    used_ += bytes;
+    return (kept_[key] = allocate(bytes)).get();
+  }
+  if (passing_bytes_ < bytes) {
+    passing_ = allocate(bytes);
+    passing_bytes_ = bytes;
+  }
+  return passing_.get();
+}
+
+namespace cpu {
+namespace {
+
+constexpr int64_t kRows = 64;      // rows of a tile; the last tile is padded
+constexpr int64_t kColumns = 384;  // output features of a panel, at most
+
+// The panel width for N: the widest multiple of 32 up to kColumns that divides N, else kColumns with a narrower last panel.
+int64_t panel_width(int64_t n) {
+  for (int64_t w = std::min(kColumns, n / 32 * 32); w >= 128; w -= 32) {
+    if (n % w == 0) return w;
+  }
+  return std::min(kColumns, n);
+}
+
+dnnl::engine& engine() {
+  static dnnl::engine e(dnnl::engine::kind::cpu, 0);
+  return e;
+}
+
+// One tile times one panel.
+struct Kernel {
+  dnnl::matmul primitive;
+  dnnl::memory::desc x, w, y, scratch;
+};
+
+struct Shape {
+  int64_t n, k;
+  bool bf16, add;
+  int64_t ldy;
+  auto operator<=>(const Shape&) const = default;
+};
+
+const Kernel& kernel(const Shape& s) {
+  static thread_local std::map<Shape, Kernel> cache;
+  if (const auto found = cache.find(s); found != cache.end()) return found->second;
+  using memory = dnnl::memory;
+  const auto type = s.bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const memory::desc x({kRows, s.k}, type, memory::format_tag::ab);
+  const memory::desc w({s.k, s.n}, type, memory::format_tag::any);
+  const memory::desc y({kRows, s.n}, memory::data_type::f32, memory::dims{s.ldy, 1});
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (s.add) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0F);
+    attr.set_post_ops(sum);
+  }
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);  // the primitive is planned for one thread
+  const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(x, w, y), attr, engine());
+  Kernel made{dnnl::matmul(desc), desc.src_desc(), desc.weights_desc(), desc.dst_desc(), desc.scratchpad_desc()};
+  omp_set_num_threads(threads);
+  return cache.emplace(s, std::move(made)).first->second;
+}
+
+// Dequantises output features [from, from + count) to [count, k] of the kernel's type.
+void dequantise(const Tensor& w, int64_t from, int64_t count, bool bf16, std::byte* out) {
+  const ggml_to_float_t to_float = ggml_get_type_traits(static_cast<ggml_type>(w.type))->to_float;
+  const Scratch scratch(static_cast<size_t>(w.cols) * sizeof(float));
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < count; ++n) {
+    const auto* row = static_cast<const std::byte*>(w.data) + static_cast<size_t>(from + n) * w.row_bytes;
+    auto* floats = reinterpret_cast<float*>(bf16 ? scratch.mine() : out + static_cast<size_t>(n * w.cols) * sizeof(float));
+    if (w.type == GGML_TYPE_F32) {
+      std::copy_n(reinterpret_cast<const float*>(row), w.cols, floats);
+    } else {
+      to_float(row, floats, w.cols);
+    }
+    if (bf16) tile_bf16()->pack_rows(floats, w.cols, DType::bf16, out + static_cast<size_t>(n * w.cols) * 2);
+  }
+}
+
+// All panels of W, dequantised and in the order that the kernel wants.
+std::byte* packed_panels(const LinearArgs& a, bool bf16, int64_t width, PackedWeights& store) {
+  const int64_t panels = (a.w.rows + width - 1) / width;
+  const size_t panel_bytes = kernel({width, a.w.cols, bf16, a.add, a.w.rows}).w.get_size();
+  bool fresh = false;
+  std::byte* base = store.place(a.w.data, panel_bytes * static_cast<size_t>(panels), &fresh);
+  if (!fresh) return base;
+  const auto type = bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+  std::vector<std::byte> plain(static_cast<size_t>(width * a.w.cols) * (bf16 ? 2 : 4));
+  dnnl::stream stream(engine());
+  for (int64_t p = 0; p < panels; ++p) {
+    const int64_t n = std::min(width, a.w.rows - p * width);
+    dequantise(a.w, p * width, n, bf16, plain.data());
+    dnnl::memory from({{a.w.cols, n}, type, dnnl::memory::format_tag::ba}, engine(), plain.data());
+    dnnl::memory to(kernel({n, a.w.cols, bf16, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
+    dnnl::reorder(from, to).execute(stream, from, to);
+    stream.wait();
+  }
+  return base;
+}
+
+// Rows [t * kRows, ...) of x in the kernel's type, zero beyond the last.
+void pack_tile(const LinearArgs& a, int64_t t, bool bf16, std::byte* out) {
+  const int64_t rows = std::min(kRows, a.rows - t * kRows);
+  const int64_t count = rows * a.w.cols;
+  const float* x = a.x + t * kRows * a.w.cols;
+  const size_t element = bf16 ? 2 : 4;
+  if (bf16) {
+    tile_bf16()->pack_rows(x, count, DType::bf16, out);
+  } else {
+    std::copy_n(x, count, reinterpret_cast<float*>(out));
+  }
+  std::fill(out + static_cast<size_t>(count) * element, out + static_cast<size_t>(kRows * a.w.cols) * element, std::byte{0});
+}
+
+struct Plan {
+  const LinearArgs& a;
+  bool bf16;
+  int64_t width;       // of a panel
+  size_t panel_bytes;  // between panels
+  std::byte* panels;
+  std::byte* x;  // [tiles * kRows, k] in the kernel's type
+};
+
+// One tile of rows times one panel. `spare` holds a padded tile's results and the kernel's scratch.
+void multiply(const Plan& plan, int64_t tile, int64_t panel, std::byte* spare) {
+  const LinearArgs& a = plan.a;
+  const int64_t n = std::min(plan.width, a.w.rows - panel * plan.width);
+  const int64_t rows = std::min(kRows, a.rows - tile * kRows);
+  const Kernel& k = kernel({n, a.w.cols, plan.bf16, a.add, a.w.rows});
+  float* y = a.y + tile * kRows * a.w.rows + panel * plan.width;
+  auto* padded_y = reinterpret_cast<float*>(spare);
+  const bool whole = rows == kRows;
+  if (!whole && a.add) {
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(y + r * a.w.rows, n, padded_y + r * a.w.rows);
+  }
+  const size_t x_bytes = static_cast<size_t>(kRows * a.w.cols) * (plan.bf16 ? 2 : 4);
+  dnnl::stream stream(engine());
+  k.primitive.execute(
+      stream, {{DNNL_ARG_SRC, dnnl::memory(k.x, engine(), plan.x + static_cast<size_t>(tile) * x_bytes)},
+               {DNNL_ARG_WEIGHTS, dnnl::memory(k.w, engine(), plan.panels + static_cast<size_t>(panel) * plan.panel_bytes)},
+               {DNNL_ARG_DST, dnnl::memory(k.y, engine(), whole ? y : padded_y)},
+               {DNNL_ARG_SCRATCHPAD, dnnl::memory(k.scratch, engine(), spare + static_cast<size_t>(kRows * a.w.rows) * sizeof(float))}});
+  if (!whole) {
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(padded_y + r * a.w.rows, n, y + r * a.w.rows);
+  }
+}
+
+}  // namespace
+
+void gemm(const LinearArgs& a) {
+  const bool bf16 = a.w.type != GGML_TYPE_F32 && tile_bf16() != nullptr;
+  const int64_t width = panel_width(a.w.rows);
+  const int64_t panels = (a.w.rows + width - 1) / width;
+  const int64_t tiles = (a.rows + kRows - 1) / kRows;
+  PackedWeights passing(0);
+  const Kernel& wide = kernel({width, a.w.cols, bf16, a.add, a.w.rows});
+  std::byte* packed = packed_panels(a, bf16, width, a.packed != nullptr ? *a.packed : passing);
+  const size_t x_bytes = static_cast<size_t>(kRows * a.w.cols) * (bf16 ? 2 : 4);
+  std::vector<std::byte> x(static_cast<size_t>(tiles) * x_bytes);
+  const Plan plan{a, bf16, width, wide.w.get_size(), packed, x.data()};
+  const int64_t last = a.w.rows - (panels - 1) * width;
+  const size_t scratch_bytes = std::max(wide.scratch.get_size(), kernel({last, a.w.cols, bf16, a.add, a.w.rows}).scratch.get_size());
+  const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes);
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < tiles; ++t) pack_tile(a, t, bf16, x.data() + static_cast<size_t>(t) * x_bytes);
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < tiles * panels; ++item) multiply(plan, item % tiles, item / tiles, scratch.mine());
+  }
+}
+
+}  // namespace cpu
+}  // namespace bough

@@ -1,0 +1,13 @@
+// CPU bodies of the model's other steps.
+#pragma once
+
+#include "steps/model_bodies.h"
+
+namespace bough::cpu {
+
+void embed(const EmbedArgs& args);
+void norm(const NormArgs& args);
+void linear(const LinearArgs& args);
+void activation(const ActivationArgs& args);
+
+}  // namespace bough::cpu

@@ -1,0 +1,13 @@
+// Scalar fp32 bodies of the model's other steps.
+#pragma once
+
+#include "steps/model_bodies.h"
+
+namespace bough::ref {
+
+void embed(const EmbedArgs& args);
+void norm(const NormArgs& args);
+void linear(const LinearArgs& args);
+void activation(const ActivationArgs& args);
+
+}  // namespace bough::ref

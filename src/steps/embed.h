@@ -1,0 +1,16 @@
+// embed: token ids to rows of the embedding, as f32.
+#pragma once
+
+#include "steps/tensor.h"
+#include "bough/types.h"
+
+namespace bough {
+
+struct EmbedArgs {
+  const TokenId* ids = nullptr;  // [t], each inside the embedding
+  int64_t rows = 0;              // t
+  Tensor embedding;              // [vocab, d_model]
+  float* x = nullptr;            // [t, d_model]
+};
+
+}  // namespace bough

@@ -1,0 +1,39 @@
+// The bodies of the model's other steps, chosen once and by name.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "steps/activation.h"
+#include "steps/embed.h"
+#include "steps/linear.h"
+#include "steps/logits.h"
+#include "steps/norm.h"
+
+namespace bough {
+
+// All functions run their own parallel regions, are called from one thread and may throw std::bad_alloc.
+struct ModelBodies {
+  std::string_view name;
+  void (*embed)(const EmbedArgs&);
+  void (*norm)(const NormArgs&);
+  void (*linear)(const LinearArgs&);
+  void (*activation)(const ActivationArgs&);
+};
+
+// "cpu" first, then the scalar oracle "ref".
+std::span<const ModelBodies> model_bodies();
+
+// Scores rows by `bodies`; decode rows and prefill rows each in their own phase.
+void run_logits(const ModelBodies& bodies, const LogitsArgs& args);
+
+struct PackedWeightsDelete {
+  void operator()(PackedWeights* p) const;
+};
+using PackedWeightsPtr = std::unique_ptr<PackedWeights, PackedWeightsDelete>;
+
+// Keeps dequantised weights for prefill while they fit in `budget` bytes; those beyond it are dequantised at every use.
+PackedWeightsPtr make_packed_weights(size_t budget);
+
+}  // namespace bough

@@ -1,0 +1,152 @@
+// Random input of the attention steps: ragged batches over one pool of physical pages in shuffled order, lists and positions.
+//
+// All data of a sequence depends on (seed, sequence) alone, so that one sequence by itself can be compared with the same in a batch.
+#pragma once
+
+#include <omp.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "steps/attention_bodies.h"
+
+namespace bough::test {
+
+inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+struct CaseShape {
+  DType type = DType::f32;
+  int heads = 6;
+  int kv_heads = 2;
+  int d = 64;
+  RopeLayout layout = RopeLayout::interleaved;
+  int layers = 2;
+  int layer = 1;
+
+  KvShape kv() const { return {type, layers, kv_heads, d}; }
+  HeadShape head_shape() const;
+  std::string name() const;
+};
+
+// The rows [first_row, length) of a sequence are the batch's; the tokens before are in the cache already. A block ends at every
+// multiple of `block` and every tail row is a block; a decode row is first_row = length - 1.
+struct SequenceSpec {
+  int64_t length = 1;
+  int64_t first_row = 0;
+  int64_t block = 64;
+  int64_t tail = 0;
+  bool decode = false;
+};
+
+// What a step sees: a batch, its queries, keys and values. Page tables point into the case that made it.
+struct Input {
+  Batch batch;
+  std::vector<float> q;  // [t, hq, d]
+  std::vector<float> k;  // [t, hkv, d] as kv_write takes them, not rounded
+  std::vector<float> v;
+
+  int64_t nb() const { return static_cast<int64_t>(batch.blocks.size()); }
+};
+
+class AttentionCase {
+ public:
+  // Pages hold random keys and values of unit variance for all tokens and layers.
+  AttentionCase(const CaseShape& shape, std::vector<SequenceSpec> sequences, uint64_t seed);
+
+  const CaseShape& shape() const { return shape_; }
+  // The sequences with these indices as one batch, in this order. REQUIRES: decode rows first.
+  Input input(std::span<const int> which) const;
+  Input input() const;
+  Input alone(int sequence) const;
+  PageTable pages(int sequence) const;
+
+  // What the pages hold, widened to f32.
+  std::vector<float> key(int sequence, int64_t token, int kv_head) const { return stored(sequence, token, kv_head, true); }
+  std::vector<float> value(int sequence, int64_t token, int kv_head) const { return stored(sequence, token, kv_head, false); }
+  void set_key(int sequence, int64_t token, int kv_head, std::span<const float> key);
+  std::span<const std::byte> pool() const { return pool_; }
+  void clear_pages();  // every byte to 0xa5
+
+  // Frequencies of base 10,000; covers `positions`.
+  RopeTable rope(int64_t positions) const;
+
+ private:
+  std::vector<float> stored(int sequence, int64_t token, int kv_head, bool key) const;
+  void fill(int sequence);
+  void add_sequence(int sequence, Input& input) const;
+
+  CaseShape shape_;
+  std::vector<SequenceSpec> specs_;
+  uint64_t seed_;
+  std::vector<std::byte> pool_;
+  std::vector<std::vector<std::byte*>> tables_;
+};
+
+// A generator for one thing of one sequence.
+std::mt19937_64 random_of(uint64_t seed, int64_t sequence, int64_t what);
+std::vector<float> normal_floats(std::mt19937_64& random, int64_t count);
+
+struct ListSpec {
+  int list_heads = 1;
+  int64_t sinks = 0;
+  int64_t window = 64;
+  int chunk = 8;
+  int64_t most = 0;  // chunks selected at most
+  bool dense = false;  // w0 = 0 and nothing selected
+};
+
+// Storage behind a BlockList.
+struct Lists {
+  std::vector<int64_t> w0;
+  std::vector<int32_t> start;
+  std::vector<int32_t> count;
+  ListSpec spec;
+  int64_t capacity = 0;
+
+  BlockList view() const;
+};
+
+// Random selections; they depend on (seed, position, list head) alone.
+Lists random_lists(const Batch& batch, const ListSpec& spec, uint64_t seed);
+
+// x * scale turned by `position` in double, then rounded to `type` as every body does.
+std::vector<double> turned(std::span<const float> x, double scale, int64_t position, RopeLayout layout, DType type);
+
+// Attention of one query over `tokens`, the textbook way in double: token i stands at position i, the query at the last one's.
+struct Exact {
+  std::vector<float> o;
+  double lse = 0;
+};
+Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, int kv_head, std::span<const int64_t> tokens);
+
+// Relative L2 distance of a from b.
+double relative_error(std::span<const float> a, std::span<const float> b);
+// The largest |a - b|; infinities must be equal.
+double absolute_error(std::span<const float> a, std::span<const float> b);
+
+bool same_bits(std::span<const float> a, std::span<const float> b);
+
+// Runs f with a number of OpenMP threads and puts the number back.
+template <typename F>
+void with_threads(int threads, const F& f) {
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(threads);
+  f();
+  omp_set_num_threads(before);
+}
+
+// The pairs (body, KV type) that can run here.
+struct BodyCase {
+  std::string body;
+  DType type = DType::f32;
+};
+std::vector<BodyCase> body_cases();
+std::string body_case_name(const BodyCase& c);
+const AttentionBodies& body_named(const std::string& name);
+
+}  // namespace bough::test

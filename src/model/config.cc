@@ -50,8 +50,8 @@ class ConfigReader {
     if (!found.ok()) return corrupt(found.status().message());
     value = *found;
     if (value >= least && value <= most) return {};
-    return corrupt("the key " + quoted(key(name)) + " is " + std::to_string(value) + ", it must be from " + std::to_string(least) + " to " +
-                   std::to_string(most));
+    return corrupt("the key " + in_quotes(key(name)) + " is " + std::to_string(value) + ", it must be from " + std::to_string(least) +
+                   " to " + std::to_string(most));
   }
 
   Status read(std::string_view name, uint64_t most, int& value) const {
@@ -71,7 +71,8 @@ class ConfigReader {
     if (!found.ok()) return corrupt(found.status().message());
     value = *found;
     if (std::isfinite(value) && value > 0 && value <= most) return {};
-    return corrupt("the key " + quoted(key(name)) + " is " + number_text(value) + ", it must be above 0 and at most " + number_text(most));
+    return corrupt("the key " + in_quotes(key(name)) + " is " + number_text(value) + ", it must be above 0 and at most " +
+                   number_text(most));
   }
 
  private:
@@ -90,7 +91,7 @@ Status read_widths(const ConfigReader& reader, ModelConfig& config) {
   BOUGH_RETURN_IF_ERROR(reader.read_positive("attention.layer_norm_rms_epsilon", 1.0, std::nullopt, eps));
   config.norm_eps = static_cast<float>(eps);
   if (config.norm_eps == 0) {
-    return corrupt("the key " + quoted(reader.key("attention.layer_norm_rms_epsilon")) + " is " + number_text(eps) +
+    return corrupt("the key " + in_quotes(reader.key("attention.layer_norm_rms_epsilon")) + " is " + number_text(eps) +
                    ", which is 0 in 32 bits");
   }
   return {};
@@ -134,7 +135,7 @@ Status read_rope_scaling(const GgufFile& file, const ConfigReader& reader, RopeC
     type = *found;
   }
   if (type == "none") return {};
-  if (type != "linear") return unsupported("the position scaling " + quoted(type) + " is not supported, 'none' and 'linear' are");
+  if (type != "linear") return unsupported("the position scaling " + in_quotes(type) + " is not supported, 'none' and 'linear' are");
   double factor = 1.0, attention = 1.0;
   // Old files name the factor scale_linear; 0 means no scaling there.
   for (const char* name : {"rope.scale_linear", "rope.scaling.factor"}) {
@@ -215,7 +216,7 @@ Status read_vocabulary(const GgufFile& file, const ConfigReader& reader, ModelCo
   uint64_t claimed = 0;
   BOUGH_RETURN_IF_ERROR(reader.read("vocab_size", 1, std::numeric_limits<uint64_t>::max(), count, claimed));
   if (claimed != count) {
-    return corrupt("the key " + quoted(reader.key("vocab_size")) + " is " + std::to_string(claimed) + ", the vocabulary has " +
+    return corrupt("the key " + in_quotes(reader.key("vocab_size")) + " is " + std::to_string(claimed) + ", the vocabulary has " +
                    std::to_string(count) + " tokens");
   }
   const TensorInfo* embedding = file.find_tensor("token_embd.weight");
@@ -232,7 +233,7 @@ Status read_vocabulary(const GgufFile& file, const ConfigReader& reader, ModelCo
 Result<ModelConfig> read_config(const GgufFile& file) try {
   Result<std::string_view> architecture = file.get_string("general.architecture");
   if (!architecture.ok()) return corrupt(architecture.status().message());
-  if (*architecture != "llama") return unsupported("the architecture " + quoted(*architecture) + " is not supported, 'llama' is");
+  if (*architecture != "llama") return unsupported("the architecture " + in_quotes(*architecture) + " is not supported, 'llama' is");
 
   ModelConfig config;
   config.architecture = *architecture;

@@ -88,7 +88,7 @@ class GgufParser {
 
   Status check_name(std::string_view name, const std::string& what) const {
     if (name.empty()) return corrupt(what + " is empty");
-    if (name.find('\0') != std::string_view::npos) return corrupt(what + ", " + quoted(name) + ", holds a NUL byte");
+    if (name.find('\0') != std::string_view::npos) return corrupt(what + ", " + in_quotes(name) + ", holds a NUL byte");
     return {};
   }
 
@@ -114,7 +114,7 @@ Status GgufParser::read_header(uint64_t& tensors, uint64_t& keys) {
   char magic[4] = {};
   BOUGH_RETURN_IF_ERROR(read(magic, "the magic"));
   if (std::memcmp(magic, "GGUF", 4) != 0) {
-    return corrupt("the file starts with " + quoted(std::string_view(magic, 4)) + ", a GGUF file starts with 'GGUF'");
+    return corrupt("the file starts with " + in_quotes(std::string_view(magic, 4)) + ", a GGUF file starts with 'GGUF'");
   }
   uint32_t version = 0;
   BOUGH_RETURN_IF_ERROR(read(version, "the version"));
@@ -144,7 +144,7 @@ Status GgufParser::read_metadata(uint64_t keys) {
     const std::string what = "key " + text_of(i);
     BOUGH_RETURN_IF_ERROR(read_string(entry.key, kMaxKeyBytes, what));
     BOUGH_RETURN_IF_ERROR(check_name(entry.key, what));
-    if (!file_.key_index_.emplace(entry.key, i).second) return corrupt("the key " + quoted(entry.key) + " occurs twice");
+    if (!file_.key_index_.emplace(entry.key, i).second) return corrupt("the key " + in_quotes(entry.key) + " occurs twice");
     BOUGH_RETURN_IF_ERROR(read_entry(entry));
     file_.metadata_.push_back(entry);
   }
@@ -152,7 +152,7 @@ Status GgufParser::read_metadata(uint64_t keys) {
 }
 
 Status GgufParser::read_entry(MetaEntry& entry) {
-  const std::string what = "the value of the key " + quoted(entry.key);
+  const std::string what = "the value of the key " + in_quotes(entry.key);
   uint32_t type = 0;
   BOUGH_RETURN_IF_ERROR(read(type, what));
   if (type == static_cast<uint32_t>(MetaType::array)) {
@@ -167,7 +167,7 @@ Status GgufParser::read_entry(MetaEntry& entry) {
 }
 
 Status GgufParser::read_value_bytes(MetaEntry& entry) {
-  const std::string what = "the value of the key " + quoted(entry.key);
+  const std::string what = "the value of the key " + in_quotes(entry.key);
   const uint64_t start = at_;
   uint64_t needed = 0;
   const uint64_t least = entry.type == MetaType::string ? 8 : size_of(entry.type);
@@ -211,8 +211,8 @@ Status GgufParser::read_tensor_infos(uint64_t count) {
     const std::string what = "the name of tensor " + text_of(i);
     BOUGH_RETURN_IF_ERROR(read_string(tensor.name, kMaxTensorNameBytes, what));
     BOUGH_RETURN_IF_ERROR(check_name(tensor.name, what));
-    if (!file_.tensor_index_.emplace(tensor.name, i).second) return corrupt("the tensor " + quoted(tensor.name) + " occurs twice");
-    BOUGH_RETURN_IF_ERROR(read_tensor_info(tensor, "the tensor " + quoted(tensor.name)));
+    if (!file_.tensor_index_.emplace(tensor.name, i).second) return corrupt("the tensor " + in_quotes(tensor.name) + " occurs twice");
+    BOUGH_RETURN_IF_ERROR(read_tensor_info(tensor, "the tensor " + in_quotes(tensor.name)));
     file_.tensors_.push_back(tensor);
   }
   return {};
@@ -241,7 +241,7 @@ Status GgufParser::read_tensor_info(TensorInfo& tensor, const std::string& what)
 Status GgufParser::measure(TensorInfo& tensor) const {
   const auto type = static_cast<ggml_type>(tensor.type);
   const int64_t block = ggml_blck_size(type);
-  const std::string what = "the tensor " + quoted(tensor.name) + " of shape " + shape_text(tensor);
+  const std::string what = "the tensor " + in_quotes(tensor.name) + " of shape " + shape_text(tensor);
   if (tensor.dims[0] % block != 0) {
     return corrupt(what + " has rows of " + std::to_string(tensor.dims[0]) + " values, " + ggml_type_name(type) + " needs a multiple of " +
                    std::to_string(block));
@@ -261,7 +261,7 @@ Status GgufParser::place_tensors() {
   if (file_.tensors_.empty()) return {};
   const uint64_t data_start = (at_ + alignment_ - 1) / alignment_ * alignment_;
   for (TensorInfo& tensor : file_.tensors_) {
-    const std::string what = "the tensor " + quoted(tensor.name);
+    const std::string what = "the tensor " + in_quotes(tensor.name);
     if (tensor.offset % alignment_ != 0) {
       return corrupt(what + " starts at " + text_of(tensor.offset) + ", which is no multiple of the alignment " + text_of(alignment_));
     }
@@ -281,7 +281,7 @@ Status GgufParser::check_overlap() const {
   std::sort(order.begin(), order.end(), [](const TensorInfo* a, const TensorInfo* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1]->offset + order[i - 1]->bytes > order[i]->offset) {
-      return corrupt("the tensors " + quoted(order[i - 1]->name) + " and " + quoted(order[i]->name) + " overlap");
+      return corrupt("the tensors " + in_quotes(order[i - 1]->name) + " and " + in_quotes(order[i]->name) + " overlap");
     }
   }
   return {};
@@ -296,14 +296,14 @@ struct Mapping {
 
 Status system_error(const std::string& doing, const std::string& path, int error) {
   const Code code = error == ENOENT || error == ENOTDIR ? Code::not_found : error == ENOMEM ? Code::out_of_memory : Code::io_error;
-  return Status(code, "cannot " + doing + " " + quoted(path) + ": " + std::generic_category().message(error));
+  return Status(code, "cannot " + doing + " " + in_quotes(path) + ": " + std::generic_category().message(error));
 }
 
 Result<Mapping> map_file(int fd, const std::string& path) {
   struct stat info = {};
   if (fstat(fd, &info) != 0) return system_error("examine", path, errno);
-  if (S_ISDIR(info.st_mode)) return Status(Code::io_error, quoted(path) + " is a directory, a GGUF file is expected");
-  if (!S_ISREG(info.st_mode)) return Status(Code::io_error, quoted(path) + " is not a regular file, a GGUF file is expected");
+  if (S_ISDIR(info.st_mode)) return Status(Code::io_error, in_quotes(path) + " is a directory, a GGUF file is expected");
+  if (!S_ISREG(info.st_mode)) return Status(Code::io_error, in_quotes(path) + " is not a regular file, a GGUF file is expected");
   if (info.st_size == 0) return Mapping{};
   const auto size = static_cast<size_t>(info.st_size);
   void* address = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -312,8 +312,8 @@ Result<Mapping> map_file(int fd, const std::string& path) {
   struct stat again = {};
   if (fstat(fd, &again) != 0) return system_error("examine", path, errno);
   if (again.st_size != info.st_size) {
-    return Status(Code::io_error, quoted(path) + " changed from " + std::to_string(info.st_size) + " to " + std::to_string(again.st_size) +
-                                      " bytes while it was opened");
+    return Status(Code::io_error, in_quotes(path) + " changed from " + std::to_string(info.st_size) + " to " +
+                                      std::to_string(again.st_size) + " bytes while it was opened");
   }
   return Mapping{std::move(owner), {static_cast<const std::byte*>(address), size}};
 }
@@ -325,7 +325,7 @@ Result<GgufFile> parse_gguf(std::span<const std::byte> bytes) try { return GgufP
 }
 
 Result<GgufFile> open_gguf(const std::string& path) try {
-  if (path.find('\0') != std::string::npos) return Status(Code::invalid_argument, "the path " + quoted(path) + " holds a NUL byte");
+  if (path.find('\0') != std::string::npos) return Status(Code::invalid_argument, "the path " + in_quotes(path) + " holds a NUL byte");
   // Without O_NONBLOCK, opening a FIFO would wait for a writer.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return system_error("open", path, errno);
@@ -333,7 +333,7 @@ Result<GgufFile> open_gguf(const std::string& path) try {
   close(fd);
   if (!mapping.ok()) return mapping.status();
   Result<GgufFile> file = parse_gguf(mapping->bytes);
-  if (!file.ok()) return Status(file.status().code(), quoted(path) + " cannot be used: " + file.status().message());
+  if (!file.ok()) return Status(file.status().code(), in_quotes(path) + " cannot be used: " + file.status().message());
   file->mapping_ = std::move(mapping->owner);
   return file;
 } catch (const std::bad_alloc&) {

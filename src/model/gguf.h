@@ -101,7 +101,7 @@ Result<GgufFile> open_gguf(const std::string& path);
 Result<GgufFile> parse_gguf(std::span<const std::byte> bytes);
 
 // `text` in single quotes for an error message: printable ASCII as it is, other bytes as \xNN, cut after 80 bytes.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 // "[576, 49152]", dims[0] first.
 std::string shape_text(const TensorInfo& tensor);

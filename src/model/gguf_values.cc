@@ -50,11 +50,11 @@ Number number_at(const MetaEntry& entry, uint64_t i) {
 
 Result<const MetaEntry*> require(const GgufFile& file, std::string_view key) {
   if (const MetaEntry* entry = file.find(key)) return entry;
-  return Status(Code::not_found, "the key " + quoted(key) + " is missing");
+  return Status(Code::not_found, "the key " + in_quotes(key) + " is missing");
 }
 
 Status wrong_type(const MetaEntry& entry, const std::string& expected) {
-  return Status(Code::corrupt, "the key " + quoted(entry.key) + " is " + describe_type(entry) + ", it must be " + expected);
+  return Status(Code::corrupt, "the key " + in_quotes(entry.key) + " is " + describe_type(entry) + ", it must be " + expected);
 }
 
 Result<Number> get_number(const GgufFile& file, std::string_view key, const char* expected) {
@@ -109,7 +109,7 @@ Result<uint64_t> GgufFile::get_u64(std::string_view key) const {
   if (!number.is_integer) return wrong_type(*find(key), "an integer");
   if (number.negative) {
     return Status(Code::corrupt,
-                  "the key " + quoted(key) + " is " + std::to_string(static_cast<int64_t>(number.bits)) + ", it must not be negative");
+                  "the key " + in_quotes(key) + " is " + std::to_string(static_cast<int64_t>(number.bits)) + ", it must not be negative");
   }
   return number.bits;
 }
@@ -155,7 +155,7 @@ Result<std::vector<int64_t>> GgufFile::get_integers(std::string_view key) const 
   for (uint64_t i = 0; i < entry->count; ++i) {
     const Number number = number_at(*entry, i);
     if (!number.negative && number.bits > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-      return Status(Code::corrupt, "the key " + quoted(key) + " holds " + std::to_string(number.bits) + ", the limit is " +
+      return Status(Code::corrupt, "the key " + in_quotes(key) + " holds " + std::to_string(number.bits) + ", the limit is " +
                                        std::to_string(std::numeric_limits<int64_t>::max()));
     }
     values[i] = static_cast<int64_t>(number.bits);
@@ -171,7 +171,7 @@ Result<std::vector<double>> GgufFile::get_numbers(std::string_view key) const {
   return values;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   static constexpr size_t kMaxShown = 80;
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string out = "'";

@@ -21,11 +21,12 @@ Status check_per_token(const GgufFile& file, std::string_view key, uint64_t toke
   if (entry == nullptr) return {};
   const bool type_fits = entry->type == MetaType::i32 || (floats_too && entry->type == MetaType::f32);
   if (!entry->is_array || !type_fits) {
-    return corrupt("the key " + quoted(key) + " is " + describe_type(*entry) + ", it must be an array of i32" +
+    return corrupt("the key " + in_quotes(key) + " is " + describe_type(*entry) + ", it must be an array of i32" +
                    (floats_too ? " or f32" : ""));
   }
   if (entry->count != tokens) {
-    return corrupt("the key " + quoted(key) + " has " + std::to_string(entry->count) + " values for " + std::to_string(tokens) + " tokens");
+    return corrupt("the key " + in_quotes(key) + " has " + std::to_string(entry->count) + " values for " + std::to_string(tokens) +
+                   " tokens");
   }
   return {};
 }
@@ -34,7 +35,8 @@ Status check_special_id(const GgufFile& file, std::string_view key, uint64_t tok
   if (file.find(key) == nullptr) return {};
   BOUGH_ASSIGN_OR_RETURN(const uint64_t id, file.get_u64(key));
   if (id >= tokens) {
-    return corrupt("the key " + quoted(key) + " is " + std::to_string(id) + ", it must be below the " + std::to_string(tokens) + " tokens");
+    return corrupt("the key " + in_quotes(key) + " is " + std::to_string(id) + ", it must be below the " + std::to_string(tokens) +
+                   " tokens");
   }
   return {};
 }
@@ -44,10 +46,10 @@ Status check_tokens(const std::vector<std::string_view>& tokens) {
   seen.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i].find('\0') != std::string_view::npos)
-      return corrupt("token " + std::to_string(i) + ", " + quoted(tokens[i]) + ", holds a NUL byte");
+      return corrupt("token " + std::to_string(i) + ", " + in_quotes(tokens[i]) + ", holds a NUL byte");
     // The tokenizer gives each empty token a name of its own.
     if (!tokens[i].empty() && !seen.insert(tokens[i]).second) {
-      return corrupt("token " + std::to_string(i) + ", " + quoted(tokens[i]) + ", occurs twice in the vocabulary");
+      return corrupt("token " + std::to_string(i) + ", " + in_quotes(tokens[i]) + ", occurs twice in the vocabulary");
     }
   }
   return {};

@@ -32,17 +32,17 @@ class Binder {
   // REQUIRES: rows is 1 for a norm.
   Status bind(const std::string& name, Kind kind, int64_t rows, int64_t cols, Tensor& out) {
     const TensorInfo* tensor = file_.find_tensor(name);
-    if (tensor == nullptr) return corrupt("the tensor " + quoted(name) + " is missing");
+    if (tensor == nullptr) return corrupt("the tensor " + in_quotes(name) + " is missing");
     const int n_dims = kind == Kind::norm ? 1 : 2;
     if (tensor->n_dims != n_dims || tensor->dims[0] != cols || tensor->dims[1] != rows) {
       const std::string expected = kind == Kind::norm ? std::to_string(cols) : std::to_string(cols) + ", " + std::to_string(rows);
-      return corrupt("the tensor " + quoted(name) + " has the shape " + shape_text(*tensor) + ", it must be [" + expected + "]");
+      return corrupt("the tensor " + in_quotes(name) + " has the shape " + shape_text(*tensor) + ", it must be [" + expected + "]");
     }
     if (kind == Kind::norm && tensor->type != GGML_TYPE_F32) {
-      return unsupported("the tensor " + quoted(name) + " is " + type_name(tensor->type) + ", only f32 is supported for norms");
+      return unsupported("the tensor " + in_quotes(name) + " is " + type_name(tensor->type) + ", only f32 is supported for norms");
     }
     if (!has_float_values(tensor->type)) {
-      return unsupported("the tensor " + quoted(name) + " is " + type_name(tensor->type) + ", which cannot be turned into floats");
+      return unsupported("the tensor " + in_quotes(name) + " is " + type_name(tensor->type) + ", which cannot be turned into floats");
     }
     out = {file_.data(*tensor).data(),
            tensor->type,
@@ -62,7 +62,7 @@ class Binder {
     if (used_.size() == file_.tensors().size()) return {};
     for (const TensorInfo& tensor : file_.tensors()) {
       if (!used_.contains(tensor.name)) {
-        return unsupported("the tensor " + quoted(tensor.name) + " is not used for the architecture " + quoted(config.architecture) +
+        return unsupported("the tensor " + in_quotes(tensor.name) + " is not used for the architecture " + in_quotes(config.architecture) +
                            " with " + std::to_string(config.layers) + " layers, leaving it out would change the results");
       }
     }
@@ -133,8 +133,8 @@ int64_t first_not_finite(const Tensor& tensor) {
 Status check_finite(const Tensor& tensor) {
   const int64_t place = first_not_finite(tensor);
   if (place == tensor.rows * tensor.cols) return {};
-  return corrupt("the tensor " + quoted(tensor.name) + " holds a value that is not finite, at row " + std::to_string(place / tensor.cols) +
-                 " and column " + std::to_string(place % tensor.cols));
+  return corrupt("the tensor " + in_quotes(tensor.name) + " holds a value that is not finite, at row " +
+                 std::to_string(place / tensor.cols) + " and column " + std::to_string(place % tensor.cols));
 }
 
 }  // namespace

@@ -1,0 +1,55 @@
+#include "attention/decode.h"
+
+#include <string>
+#include <vector>
+
+namespace bough {
+namespace {
+
+// The frozen context, which ends at r1 now. One for each list head.
+std::vector<Context> frozen_contexts(const AttentionSetup& setup, const LayerState& state, int64_t r1) {
+  std::vector<Context> contexts(static_cast<size_t>(setup.list_heads()));
+  for (size_t h = 0; h < contexts.size(); ++h) {
+    Context& c = contexts[h];
+    c.r1 = r1;
+    if (state.holds == LayerState::Holds::all) continue;
+    c.sinks = std::min(setup.plan.sinks, state.w0);
+    c.start = state.selected.data() + static_cast<ptrdiff_t>(h) * state.selected_count;
+    c.chunk = setup.plan.last_chunk();
+    c.selected = static_cast<int64_t>(state.selected_count) * c.chunk;
+    c.w0 = state.w0;
+  }
+  return contexts;
+}
+
+}  // namespace
+
+Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int layer, const BlockList& lists,
+                          std::span<const uint8_t> refreshed, const RopeTable& rope, std::span<AttentionState* const> states) {
+  for (size_t b = 0; b < states.size(); ++b) {
+    LayerState& state = states[b]->layers[static_cast<size_t>(layer)];
+    const QueryBlock& block = batch.blocks[b];
+    using Holds = LayerState::Holds;
+    const Holds wanted = setup.is_dense(layer, block.r1()) ? Holds::all : refreshed[b] != 0 ? Holds::pruned : state.holds;
+    if (wanted != state.holds || refreshed[b] != 0) state.set.size = 0;
+    state.holds = wanted;
+    std::vector<Context> contexts = frozen_contexts(setup, state, block.r1());
+    const int64_t keys = contexts[0].size();
+    if (!setup.bodies->working_set_reserve(setup.kv, std::max(keys, setup.plan.context_tokens()), state.set)) {
+      return Status(Code::out_of_memory, "no memory for a working set of " + std::to_string(keys) + " keys");
+    }
+    WorkingSetArgs args;
+    args.pages = &batch.sequences[static_cast<size_t>(block.seq)];
+    args.kv = setup.kv;
+    args.layer = layer;
+    args.rope = &rope;
+    args.contexts = contexts.data();
+    args.list_heads = lists.list_heads;
+    args.from = state.set.size;
+    args.set = &state.set;
+    setup.bodies->working_set_build(args);
+  }
+  return {};
+}
+
+}  // namespace bough

@@ -1,0 +1,229 @@
+#include "attention/prune.h"
+
+#include <algorithm>
+
+#include "attention/refresh.h"
+
+namespace bough {
+
+int64_t AttentionSetup::rope_positions(int64_t length) const {
+  if (plan.mode == Mode::dense) return length;
+  int64_t most = std::max(plan.context_tokens(), std::min(length, plan.dense_below));
+  const bool indexed = plan.scan == Scan::chunk_indexed || (plan.first && plan.first->scan == Scan::chunk_indexed);
+  if (indexed) most = std::max(most, trained_context);
+  return most + RopeTable::kTile;
+}
+
+// Chunks that go into a stage at most: what the stage before keeps, split, and what leaves the window between its refreshes.
+int64_t Pruner::capacity_of(int stage) const {
+  const AttentionPlan& plan = setup_->plan;
+  const StagePlan& s = plan.stages[static_cast<size_t>(stage)];
+  return (s.keep + plan.refresh.front() + plan.stages.front().chunk) / s.chunk + 2;
+}
+
+// Chunks that survive a stage.
+int64_t Pruner::keep_after(int layer, int stage) const {
+  const AttentionPlan& plan = setup_->plan;
+  const auto i = static_cast<size_t>(stage);
+  const int64_t tokens = i + 1 < plan.stages.size() ? plan.stages[i + 1].keep : plan.k_of(layer);
+  return tokens / plan.stages[i].chunk;
+}
+
+// w0 of every block and the first stage that it runs.
+void Pruner::place_windows(const Call& call) {
+  const AttentionPlan& plan = setup_->plan;
+  const auto none = static_cast<int32_t>(plan.stages.size());
+  const auto& blocks = call.batch.blocks;
+  w0_.assign(blocks.size(), 0);
+  first_.assign(blocks.size(), none);
+  refreshed_.assign(static_cast<size_t>(call.batch.decode_rows), 0);
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const QueryBlock& block = blocks[b];
+    if (setup_->is_dense(call.layer, block.r1())) continue;
+    if (b < refreshed_.size()) {
+      LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
+      const int due = first_refreshed_stage(plan, call.states[b]->counter);
+      if (due == static_cast<int>(plan.refresh.size())) continue;
+      first_[b] = state.searched ? static_cast<int32_t>(std::min(due, static_cast<int>(none))) : 0;
+      refreshed_[b] = 1;
+    } else {
+      first_[b] = 0;
+    }
+    w0_[b] = window_start(block.r0, block.r1(), plan.sinks, plan.window, plan.last_chunk());
+  }
+}
+
+// Decode blocks that begin at this stage: the saved inputs, and the chunks of text that has left the window since the grid was laid.
+void Pruner::load_inputs(const Call& call, int stage) {
+  const int list_heads = setup_->list_heads();
+  const int chunk = setup_->plan.stages[static_cast<size_t>(stage)].chunk;
+  for (size_t b = 0; b < refreshed_.size(); ++b) {
+    if (first_[b] != stage) continue;
+    const LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
+    const StageInput& saved = state.inputs[static_cast<size_t>(stage - 1)];
+    int32_t count = 0;
+    for (int h = 0; h < list_heads; ++h) {
+      int32_t* out = &inputs_.start[(b * static_cast<size_t>(list_heads) + static_cast<size_t>(h)) * static_cast<size_t>(inputs_.capacity)];
+      const int32_t* from = saved.start.data() + static_cast<ptrdiff_t>(h) * saved.count;
+      count = static_cast<int32_t>(std::lower_bound(from, from + saved.count, state.grid_end) - from);
+      std::copy_n(from, count, out);
+      for (int64_t start = state.grid_end; start < w0_[b]; start += chunk) out[count++] = static_cast<int32_t>(start);
+    }
+    inputs_.count[b] = count;
+  }
+}
+
+void Pruner::save_inputs(const Call& call, int stage) {
+  const auto list_heads = static_cast<size_t>(setup_->list_heads());
+  for (size_t b = 0; b < refreshed_.size(); ++b) {
+    if (first_[b] > stage) continue;
+    LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
+    state.inputs.resize(setup_->plan.stages.size() - 1);
+    StageInput& saved = state.inputs[static_cast<size_t>(stage - 1)];
+    saved.count = inputs_.count[b];
+    saved.start.resize(list_heads * static_cast<size_t>(saved.count));
+    for (size_t h = 0; h < list_heads; ++h) {
+      std::copy_n(&inputs_.start[(b * list_heads + h) * static_cast<size_t>(inputs_.capacity)], saved.count,
+                  saved.start.begin() + static_cast<ptrdiff_t>(h) * saved.count);
+    }
+  }
+}
+
+// Scores the blocks whose candidates do not all fit, and keeps the best of each list.
+void Pruner::score(const Call& call, int stage, const Candidates& candidates, int64_t keep) {
+  const AttentionPlan& plan = setup_->plan;
+  const bool last = static_cast<size_t>(stage) + 1 == plan.stages.size();
+  const size_t blocks = call.batch.blocks.size();
+  active_.assign(blocks, 0);
+  int64_t most = 0;
+  for (size_t b = 0; b < blocks; ++b) {
+    if (first_[b] > stage) continue;
+    int64_t competing = candidates.count[b];
+    if (last) {
+      while (competing > 0 && candidates.at(static_cast<int64_t>(b), 0, competing - 1) >= w0_[b]) --competing;
+    }
+    if (competing <= keep) continue;
+    active_[b] = 1;
+    most = std::max<int64_t>(most, candidates.count[b]);
+    chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;
+  }
+  scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
+  if (most > 0) {
+    ScanArgs scan;
+    scan.batch = &call.batch;
+    scan.kv = setup_->kv;
+    scan.heads = setup_->heads;
+    scan.layer = call.layer;
+    scan.q = call.q;
+    scan.active = active_.data();
+    scan.candidates = candidates;
+    scan.query_stride = plan.stages[static_cast<size_t>(stage)].query_stride;
+    scan.pool = plan.pool;
+    scan.scan = plan.scan_of(call.layer);
+    scan.scan_window = std::max<int64_t>(0, plan.window - plan.stages.front().chunk);
+    scan.index_limit = setup_->trained_context;
+    scan.rope = &call.rope;
+    scan.scores = scores_.data();
+    scan.score_capacity = most;
+    setup_->bodies->scan(scan);
+  }
+  kept_.capacity = std::max<int64_t>(keep, 1);
+  kept_.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept_.capacity));
+  kept_.count.assign(blocks, 0);
+  SelectArgs select;
+  select.batch = &call.batch;
+  select.candidates = candidates;
+  select.scored = active_.data();
+  select.scores = scores_.data();
+  select.score_capacity = most;
+  select.kv_heads = setup_->kv.kv_heads;
+  select.limit = last ? w0_.data() : nullptr;
+  select.keep = keep;
+  select.start = kept_.start.data();
+  select.count = kept_.count.data();
+  select.capacity = kept_.capacity;
+  setup_->bodies->select(select);
+}
+
+void Pruner::run_stage(const Call& call, int stage) {
+  const AttentionPlan& plan = setup_->plan;
+  const StagePlan& s = plan.stages[static_cast<size_t>(stage)];
+  const size_t blocks = call.batch.blocks.size();
+  const int list_heads = setup_->list_heads();
+  Candidates candidates;
+  candidates.chunk = s.chunk;
+  candidates.sinks = plan.sinks;
+  candidates.list_heads = list_heads;
+  if (stage == 0) {
+    inputs_.count.assign(blocks, 0);
+    for (size_t b = 0; b < blocks; ++b) {
+      if (first_[b] != 0) continue;
+      inputs_.count[b] = static_cast<int32_t>((std::max<int64_t>(0, w0_[b] - plan.sinks) + s.chunk - 1) / s.chunk);
+      if (b < refreshed_.size()) {
+        call.states[b]->layers[static_cast<size_t>(call.layer)].grid_end = plan.sinks + static_cast<int64_t>(inputs_.count[b]) * s.chunk;
+      }
+    }
+  } else {
+    inputs_.capacity = capacity_of(stage);
+    inputs_.start.resize(blocks * static_cast<size_t>(list_heads) * static_cast<size_t>(inputs_.capacity));
+    inputs_.count.assign(blocks, 0);
+    SplitArgs split;
+    split.blocks = static_cast<int64_t>(blocks);
+    split.list_heads = list_heads;
+    split.parent = kept_.start.data();
+    split.parent_count = kept_.count.data();
+    split.parent_capacity = kept_.capacity;
+    split.parent_chunk = plan.stages[static_cast<size_t>(stage) - 1].chunk;
+    split.chunk = s.chunk;
+    split.start = inputs_.start.data();
+    split.count = inputs_.count.data();
+    split.capacity = inputs_.capacity;
+    setup_->bodies->split(split);
+    load_inputs(call, stage);
+    save_inputs(call, stage);
+    candidates.start = inputs_.start.data();
+    candidates.capacity = inputs_.capacity;
+  }
+  candidates.count = inputs_.count.data();
+  score(call, stage, candidates, keep_after(call.layer, stage));
+}
+
+void Pruner::save_selected(const Call& call) {
+  const auto list_heads = static_cast<size_t>(setup_->list_heads());
+  for (size_t b = 0; b < refreshed_.size(); ++b) {
+    if (refreshed_[b] == 0) continue;
+    LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
+    state.searched = !setup_->plan.stages.empty();
+    state.w0 = w0_[b];
+    state.selected_count = kept_.count[b];
+    state.selected.resize(list_heads * static_cast<size_t>(state.selected_count));
+    for (size_t h = 0; h < list_heads; ++h) {
+      std::copy_n(&kept_.start[(b * list_heads + h) * static_cast<size_t>(kept_.capacity)], state.selected_count,
+                  state.selected.begin() + static_cast<ptrdiff_t>(h) * state.selected_count);
+    }
+  }
+}
+
+BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states) {
+  const Call call{batch, layer, q, rope, states};
+  chunks_scored_ = 0;
+  place_windows(call);
+  kept_.count.assign(batch.blocks.size(), 0);
+  kept_.capacity = 1;
+  kept_.start.resize(batch.blocks.size() * static_cast<size_t>(setup_->list_heads()));
+  const auto stages = static_cast<int>(setup_->plan.stages.size());
+  const int first = first_.empty() ? stages : *std::min_element(first_.begin(), first_.end());
+  for (int stage = first; stage < stages; ++stage) run_stage(call, stage);
+  save_selected(call);
+  BlockList lists;
+  lists.w0 = w0_.data();
+  lists.start = kept_.start.data();
+  lists.count = kept_.count.data();
+  lists.list_heads = setup_->list_heads();
+  lists.capacity = kept_.capacity;
+  lists.chunk = setup_->plan.last_chunk();
+  lists.sinks = setup_->plan.sinks;
+  return lists;
+}
+
+}  // namespace bough

@@ -1,0 +1,79 @@
+// Pruner: runs the prune stages of a plan over every query block of a batch and gives the BlockList.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "attention/state.h"
+#include "bough/attention.h"
+#include "steps/attention_bodies.h"
+
+namespace bough {
+
+// What is fixed for a model and a plan.
+struct AttentionSetup {
+  AttentionPlan plan;  // fitted
+  KvShape kv;
+  HeadShape heads;
+  int64_t trained_context = 0;
+  const AttentionBodies* bodies = nullptr;
+
+  // Does a block of this layer that ends at r1 see every token, at true positions?
+  bool is_dense(int layer, int64_t r1) const {
+    return plan.mode == Mode::dense || r1 <= plan.sinks + plan.window + plan.k_of(layer) || r1 < plan.dense_below;
+  }
+  int list_heads() const { return plan.lists == Lists::layer ? 1 : kv.kv_heads; }
+  // Positions that the RoPE table must cover for a batch whose longest sequence has `length` tokens.
+  int64_t rope_positions(int64_t length) const;
+};
+
+class Pruner {
+ public:
+  explicit Pruner(const AttentionSetup* setup) : setup_(setup) {}
+
+  // One layer. q [t, hq, d]. states: of the decode rows' sequences, [decode_rows]; their saved stage inputs are used and renewed.
+  // The result is valid until the next call. Blocks that see every token get w0 = 0 and no list; of decode blocks only those in
+  // refreshed() have one. Throws std::bad_alloc.
+  BlockList run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states);
+
+  // [decode_rows] whether the row's context was renewed by the last run.
+  const std::vector<uint8_t>& refreshed() const { return refreshed_; }
+  // Candidate chunks scored by the last run, over blocks, KV heads and stages.
+  int64_t chunks_scored() const { return chunks_scored_; }
+
+ private:
+  struct Lists {
+    std::vector<int32_t> start;  // [nb, lh, capacity]
+    std::vector<int32_t> count;  // [nb]
+    int64_t capacity = 0;
+  };
+  struct Call {
+    const Batch& batch;
+    int layer;
+    const float* q;
+    const RopeTable& rope;
+    std::span<AttentionState* const> states;
+  };
+
+  void place_windows(const Call& call);
+  void run_stage(const Call& call, int stage);
+  void load_inputs(const Call& call, int stage);
+  void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
+  void save_inputs(const Call& call, int stage);
+  void save_selected(const Call& call);
+  int64_t capacity_of(int stage) const;
+  int64_t keep_after(int layer, int stage) const;
+
+  const AttentionSetup* setup_;
+  std::vector<int64_t> w0_;          // [nb]
+  std::vector<int32_t> first_;       // [nb] first stage that runs; the number of stages: none
+  std::vector<uint8_t> refreshed_;   // [decode_rows]
+  std::vector<uint8_t> active_;      // [nb] blocks that a stage scores
+  std::vector<float> scores_;
+  Lists inputs_;                     // of the stage that runs
+  Lists kept_;                       // its output
+  int64_t chunks_scored_ = 0;
+};
+
+}  // namespace bough

@@ -1,0 +1,52 @@
+// AttentionState: what decode keeps between steps for one sequence. It belongs to the sequence, never to a row of a batch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "steps/attend_cached.h"
+
+namespace bough {
+
+// A stage's input lists as they were when the stage before it last ran. [lh, count]
+struct StageInput {
+  std::vector<int32_t> start;
+  int32_t count = 0;  // of each list head
+};
+
+struct LayerState {
+  // What the working set holds: nothing, every token from 0 on (ranks are positions), or a pruned context.
+  enum class Holds : uint8_t { nothing, all, pruned };
+
+  Holds holds = Holds::nothing;
+  WorkingSet set;
+  std::vector<StageInput> inputs;  // of stages 1, 2, ...; valid when `searched`
+  bool searched = false;
+  int64_t grid_end = 0;  // end of the first stage's candidates when it last ran
+  std::vector<int32_t> selected;   // [lh, selected_count] of the last run of the last stage
+  int32_t selected_count = 0;
+  int64_t w0 = 0;
+};
+
+struct AttentionState {
+  int64_t counter = 0;  // decode rows since the last append, rollback, fork or restore
+  std::vector<LayerState> layers;
+
+  // After an append, or a rollback to `length` tokens: the next decode row refreshes everything. A set that holds all tokens keeps
+  // those that are still there, since their ranks are their positions.
+  void restart(int64_t length) {
+    counter = 0;
+    for (LayerState& layer : layers) {
+      layer.searched = false;
+      if (layer.holds == LayerState::Holds::all) {
+        layer.set.size = std::min(layer.set.size, length);
+      } else {
+        layer.holds = LayerState::Holds::nothing;
+        layer.set.size = 0;
+      }
+    }
+  }
+};
+
+}  // namespace bough

@@ -1,0 +1,92 @@
+#include "model/forward.h"
+
+#include <algorithm>
+
+#include "attention/decode.h"
+#include "base/check.h"
+
+namespace bough {
+
+Forward::Forward(const ModelConfig* config, const Weights* weights, AttentionSetup setup, size_t packed_budget)
+    : config_(config),
+      weights_(weights),
+      setup_(std::move(setup)),
+      bodies_(&model_bodies().front()),
+      rope_(rope_params(config->rope)),
+      pruner_(&setup_),
+      packed_(make_packed_weights(packed_budget)) {}
+
+Status Forward::run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits) {
+  const ModelConfig& c = *config_;
+  int64_t longest = 0;
+  for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
+  rope_.reserve(setup_.rope_positions(longest));
+  act_.resize(c, batch.rows());
+
+  bodies_->embed({batch.ids.data(), batch.rows(), weights_->embedding, act_.x.data()});
+  for (int layer = 0; layer < c.layers; ++layer) {
+    const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
+    norm(batch, w.attn_norm);
+    linear(batch, act_.h, w.q, false, act_.q);
+    linear(batch, act_.h, w.k, false, act_.k);
+    linear(batch, act_.h, w.v, false, act_.v);
+    BOUGH_RETURN_IF_ERROR(attention(batch, layer, states));
+    linear(batch, act_.o, w.o, true, act_.x);
+    norm(batch, w.ffn_norm);
+    feed_forward(batch, w);
+  }
+
+  const auto count = static_cast<int64_t>(batch.logit_rows.size());
+  logits.resize(static_cast<size_t>(count * c.vocab));
+  if (count == 0) return {};
+  run_logits(*bodies_, {act_.x.data(), batch.logit_rows.data(), count, batch.decode_rows, static_cast<const float*>(weights_->output_norm.data),
+                        c.norm_eps, weights_->output, packed_.get(), act_.h.data(), logits.data()});
+  return {};
+}
+
+// kv_write, prune, attend: o from q, k, v.
+Status Forward::attention(const Batch& batch, int layer, std::span<AttentionState* const> states) {
+  const AttentionBodies& bodies = *setup_.bodies;
+  bodies.kv_write({&batch, setup_.kv, layer, act_.k.data(), act_.v.data()});
+  const BlockList lists = pruner_.run(batch, layer, act_.q.data(), rope_, states);
+  if (batch.decode_rows > 0) {
+    BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope_, states));
+    std::vector<const WorkingSet*> sets;
+    for (const AttentionState* state : states) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
+    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope_, act_.o.data()});
+  }
+  bodies.attend({&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope_, act_.o.data(), nullptr});
+  return {};
+}
+
+void Forward::feed_forward(const Batch& batch, const LayerWeights& w) {
+  linear(batch, act_.h, w.gate, false, act_.gate);
+  linear(batch, act_.h, w.up, false, act_.up);
+  bodies_->activation({act_.gate.data(), act_.up.data(), batch.rows() * config_->ffn, act_.gate.data()});
+  linear(batch, act_.gate, w.down, true, act_.x);
+}
+
+void Forward::linear(const Batch& batch, const std::vector<float>& x, const Tensor& w, bool add, std::vector<float>& y) {
+  const int64_t decoding = batch.decode_rows;
+  if (decoding > 0) bodies_->linear({x.data(), decoding, w, Phase::decode, add, y.data(), nullptr});
+  if (decoding == batch.rows()) return;
+  bodies_->linear({x.data() + decoding * w.cols, batch.rows() - decoding, w, Phase::prefill, add, y.data() + decoding * w.rows, packed_.get()});
+}
+
+void Forward::norm(const Batch& batch, const Tensor& weight) {
+  bodies_->norm({act_.x.data(), static_cast<const float*>(weight.data), batch.rows(), config_->d_model, config_->norm_eps, act_.h.data()});
+}
+
+void Forward::Activations::resize(const ModelConfig& c, int64_t rows) {
+  const auto size = [rows](int64_t width) { return static_cast<size_t>(rows * width); };
+  x.resize(size(c.d_model));
+  h.resize(size(c.d_model));
+  q.resize(size(c.q_width()));
+  k.resize(size(c.kv_width()));
+  v.resize(size(c.kv_width()));
+  o.resize(size(c.q_width()));
+  gate.resize(size(c.ffn));
+  up.resize(size(c.ffn));
+}
+
+}  // namespace bough

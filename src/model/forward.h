@@ -1,0 +1,46 @@
+// Forward: the layer loop. One call is one engine step over a ragged batch.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "attention/prune.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "steps/model_bodies.h"
+
+namespace bough {
+
+class Forward {
+ public:
+  // config and weights must outlive this object. packed_budget: bytes of dequantised weights that may be kept for prefill.
+  Forward(const ModelConfig* config, const Weights* weights, AttentionSetup setup, size_t packed_budget);
+
+  // Reads the batch's rows into the pages and leaves [logit_rows, vocab] in `logits`. states: the attention states of the decode rows'
+  // sequences, in row order. Throws std::bad_alloc. Errors: out_of_memory.
+  Status run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits);
+
+  const AttentionSetup& setup() const { return setup_; }
+
+ private:
+  struct Activations {
+    std::vector<float> x, h, q, k, v, o, gate, up;
+    void resize(const ModelConfig& config, int64_t rows);
+  };
+  Status attention(const Batch& batch, int layer, std::span<AttentionState* const> states);
+  void feed_forward(const Batch& batch, const LayerWeights& w);
+  // y (+)= x W^T for decode rows and prefill rows, each in their own phase.
+  void linear(const Batch& batch, const std::vector<float>& x, const Tensor& w, bool add, std::vector<float>& y);
+  void norm(const Batch& batch, const Tensor& weight);
+
+  const ModelConfig* config_;
+  const Weights* weights_;
+  AttentionSetup setup_;
+  const ModelBodies* bodies_;
+  RopeTable rope_;
+  Pruner pruner_;
+  PackedWeightsPtr packed_;
+  Activations act_;
+};
+
+}  // namespace bough

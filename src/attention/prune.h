@@ -66,13 +66,13 @@ class Pruner {
   int64_t keep_after(int layer, int stage) const;
 
   const AttentionSetup* setup_;
-  std::vector<int64_t> w0_;          // [nb]
-  std::vector<int32_t> first_;       // [nb] first stage that runs; the number of stages: none
-  std::vector<uint8_t> refreshed_;   // [decode_rows]
-  std::vector<uint8_t> active_;      // [nb] blocks that a stage scores
+  std::vector<int64_t> w0_;         // [nb]
+  std::vector<int32_t> first_;      // [nb] first stage that runs; the number of stages: none
+  std::vector<uint8_t> refreshed_;  // [decode_rows]
+  std::vector<uint8_t> active_;     // [nb] blocks that a stage scores
   std::vector<float> scores_;
-  Lists inputs_;                     // of the stage that runs
-  Lists kept_;                       // its output
+  Lists inputs_;  // of the stage that runs
+  Lists kept_;    // its output
   int64_t chunks_scored_ = 0;
 };
 

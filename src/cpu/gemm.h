@@ -23,10 +23,10 @@ class PackedWeights {
 
  private:
   struct Free {
-    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
   using Buffer = std::unique_ptr<std::byte, Free>;
-  static Buffer allocate(size_t bytes) { return Buffer(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}))); }
+  static Buffer allocate(size_t bytes) { return Buffer(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}))); }
 
   size_t budget_;
   size_t used_ = 0;

@@ -39,8 +39,9 @@ Status Forward::run(const Batch& batch, std::span<AttentionState* const> states,
   const auto count = static_cast<int64_t>(batch.logit_rows.size());
   logits.resize(static_cast<size_t>(count * c.vocab));
   if (count == 0) return {};
-  run_logits(*bodies_, {act_.x.data(), batch.logit_rows.data(), count, batch.decode_rows, static_cast<const float*>(weights_->output_norm.data),
-                        c.norm_eps, weights_->output, packed_.get(), act_.h.data(), logits.data()});
+  run_logits(*bodies_,
+             {act_.x.data(), batch.logit_rows.data(), count, batch.decode_rows, static_cast<const float*>(weights_->output_norm.data),
+              c.norm_eps, weights_->output, packed_.get(), act_.h.data(), logits.data()});
   return {};
 }
 
@@ -70,7 +71,8 @@ void Forward::linear(const Batch& batch, const std::vector<float>& x, const Tens
   const int64_t decoding = batch.decode_rows;
   if (decoding > 0) bodies_->linear({x.data(), decoding, w, Phase::decode, add, y.data(), nullptr});
   if (decoding == batch.rows()) return;
-  bodies_->linear({x.data() + decoding * w.cols, batch.rows() - decoding, w, Phase::prefill, add, y.data() + decoding * w.rows, packed_.get()});
+  bodies_->linear(
+      {x.data() + decoding * w.cols, batch.rows() - decoding, w, Phase::prefill, add, y.data() + decoding * w.rows, packed_.get()});
 }
 
 void Forward::norm(const Batch& batch, const Tensor& weight) {

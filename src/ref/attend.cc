@@ -1,5 +1,6 @@
 #include "steps/attend.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -49,7 +50,7 @@ void attend_head(const AttendArgs& a, int64_t index, int head) {
   for (int i = 0; i < block.rows; ++i) {
     Row& row = rows[static_cast<size_t>(i)];
     const float* q = a.q + (static_cast<int64_t>(block.row + i) * a.heads.heads + head) * d;
-    const int64_t rank = context.size() - block.rows + i;
+    const int64_t rank = std::max<int64_t>(0, context.size() - block.rows + i);  // a row that sees nothing turns by any angle
     row.q.assign(q, q + d);
     row.o.assign(static_cast<size_t>(d), 0.0F);
     for (float& x : row.q) x *= a.heads.scale;

@@ -64,8 +64,4 @@ Result<Batch> make_batch(std::span<const Slice> slices, int query_block) {
   return batch;
 }
 
-void undo_batch(std::span<const Slice> slices) {
-  for (const Slice& slice : slices) take_back(slice);
-}
-
 }  // namespace bough

@@ -27,7 +27,4 @@ int64_t slice_end(int64_t from, int64_t end, int64_t most);
 // every sequence is as it was. Errors: invalid_argument (a decode slice of other than one token), out_of_memory.
 Result<Batch> make_batch(std::span<const Slice> slices, int query_block);
 
-// Takes back what make_batch appended.
-void undo_batch(std::span<const Slice> slices);
-
 }  // namespace bough

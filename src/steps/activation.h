@@ -9,7 +9,7 @@ struct ActivationArgs {
   const float* gate = nullptr;  // [count]
   const float* up = nullptr;    // [count]
   int64_t count = 0;
-  float* y = nullptr;           // [count]; may be gate
+  float* y = nullptr;  // [count]; may be gate
 };
 
 }  // namespace bough

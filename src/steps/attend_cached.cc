@@ -13,7 +13,7 @@ bool grow_working_set(int kv_heads, size_t tile_bytes, int64_t keys, WorkingSet&
   grown.kv_heads = kv_heads;
   grown.size = set.size;
   const size_t bytes = static_cast<size_t>(kv_heads) * 2 * static_cast<size_t>(grown.capacity / 32) * tile_bytes;
-  grown.data.reset(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}, std::nothrow)));
+  grown.data.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}, std::nothrow)));
   if (grown.data == nullptr) return false;
   std::memset(grown.data.get(), 0, bytes);  // unused lanes of the last tile are multiplied by zero weights and must be finite
   const auto held = static_cast<size_t>((set.size + 31) / 32) * tile_bytes;

@@ -15,7 +15,7 @@
 namespace bough {
 
 struct FreeDelete {
-  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
+  void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{64}); }
 };
 
 struct WorkingSet {
@@ -49,10 +49,10 @@ struct AttendCachedArgs {
   const Batch* batch = nullptr;  // its decode rows
   KvShape kv;
   HeadShape heads;
-  const float* q = nullptr;               // [t, hq, d] un-rotated, not scaled
+  const float* q = nullptr;                 // [t, hq, d] un-rotated, not scaled
   const WorkingSet* const* sets = nullptr;  // [decode_rows]; the row's own key is the last one held
   const RopeTable* rope = nullptr;
-  float* o = nullptr;                     // [t, hq, d]
+  float* o = nullptr;  // [t, hq, d]
 };
 
 inline constexpr int64_t kSplitKeys = 512;

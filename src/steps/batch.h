@@ -28,7 +28,7 @@ struct Batch {
   std::vector<int32_t> row_seq;      // [t] index into sequences
   std::vector<PageTable> sequences;  // lengths include the rows of this batch
   std::vector<QueryBlock> blocks;
-  std::vector<int32_t> logit_rows;   // rows whose logits are wanted, ascending
+  std::vector<int32_t> logit_rows;  // rows whose logits are wanted, ascending
   int32_t decode_rows = 0;
 
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }

@@ -1,8 +1,8 @@
 // embed: token ids to rows of the embedding, as f32.
 #pragma once
 
-#include "steps/tensor.h"
 #include "bough/types.h"
+#include "steps/tensor.h"
 
 namespace bough {
 

@@ -11,7 +11,8 @@ void run_logits(const ModelBodies& bodies, const LogitsArgs& a) {
   const int64_t decoding = std::lower_bound(a.rows, a.rows + a.count, static_cast<int32_t>(a.decode_rows)) - a.rows;
   if (decoding > 0) bodies.linear({a.normed, decoding, a.output, Phase::decode, false, a.logits, nullptr});
   if (decoding < a.count) {
-    bodies.linear({a.normed + decoding * d, a.count - decoding, a.output, Phase::prefill, false, a.logits + decoding * a.output.rows, a.packed});
+    bodies.linear(
+        {a.normed + decoding * d, a.count - decoding, a.output, Phase::prefill, false, a.logits + decoding * a.output.rows, a.packed});
   }
 }
 

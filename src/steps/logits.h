@@ -7,16 +7,16 @@
 namespace bough {
 
 struct LogitsArgs {
-  const float* x = nullptr;         // [t, d_model]
-  const int32_t* rows = nullptr;    // [count] ascending
+  const float* x = nullptr;       // [t, d_model]
+  const int32_t* rows = nullptr;  // [count] ascending
   int64_t count = 0;
-  int64_t decode_rows = 0;          // rows below this were decode rows: their phase is decode
+  int64_t decode_rows = 0;             // rows below this were decode rows: their phase is decode
   const float* norm_weight = nullptr;  // [d_model]
   float eps = 0;
-  Tensor output;                    // [vocab, d_model]
+  Tensor output;  // [vocab, d_model]
   PackedWeights* packed = nullptr;
-  float* normed = nullptr;          // [count, d_model] scratch
-  float* logits = nullptr;          // [count, vocab]
+  float* normed = nullptr;  // [count, d_model] scratch
+  float* logits = nullptr;  // [count, vocab]
 };
 
 }  // namespace bough

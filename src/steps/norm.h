@@ -11,7 +11,7 @@ struct NormArgs {
   int64_t rows = 0;
   int64_t n = 0;
   float eps = 0;
-  float* y = nullptr;             // [t, n]; may be x
+  float* y = nullptr;  // [t, n]; may be x
 };
 
 }  // namespace bough

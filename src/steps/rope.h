@@ -13,8 +13,8 @@ enum class RopeLayout : uint8_t { interleaved, halves };
 
 struct RopeParams {
   RopeLayout layout = RopeLayout::interleaved;
-  int dims = 0;                      // d; all of the head turns
-  std::vector<double> frequencies;   // [d/2] radians a position, with the model's own scaling applied
+  int dims = 0;                     // d; all of the head turns
+  std::vector<double> frequencies;  // [d/2] radians a position, with the model's own scaling applied
 };
 
 // cos and sin of position * frequency, computed in double (fp32 angles are wrong by radians at millions), stored as f32 both by
@@ -33,10 +33,10 @@ class RopeTable {
   void reserve(int64_t count);
 
   // REQUIRES: position < positions().
-  const float* cos_row(int64_t position) const { return &rows_[static_cast<size_t>(position * 2 * pairs())]; }            // [d/2]
-  const float* sin_row(int64_t position) const { return cos_row(position) + pairs(); }                                    // [d/2]
-  const float* cos_tile(int64_t tile) const { return &tiles_[static_cast<size_t>(tile * 2 * pairs() * kTile)]; }          // [d/2][32]
-  const float* sin_tile(int64_t tile) const { return cos_tile(tile) + static_cast<ptrdiff_t>(pairs()) * kTile; }          // [d/2][32]
+  const float* cos_row(int64_t position) const { return &rows_[static_cast<size_t>(position * 2 * pairs())]; }    // [d/2]
+  const float* sin_row(int64_t position) const { return cos_row(position) + pairs(); }                            // [d/2]
+  const float* cos_tile(int64_t tile) const { return &tiles_[static_cast<size_t>(tile * 2 * pairs() * kTile)]; }  // [d/2][32]
+  const float* sin_tile(int64_t tile) const { return cos_tile(tile) + static_cast<ptrdiff_t>(pairs()) * kTile; }  // [d/2][32]
 
  private:
   RopeParams params_;

@@ -32,16 +32,16 @@ struct ScanArgs {
   KvShape kv;
   HeadShape heads;
   int layer = 0;
-  const float* q = nullptr;        // [t, hq, d] un-rotated, not scaled
-  const uint8_t* active = nullptr; // [nb] blocks to score; others are left alone
+  const float* q = nullptr;         // [t, hq, d] un-rotated, not scaled
+  const uint8_t* active = nullptr;  // [nb] blocks to score; others are left alone
   Candidates candidates;
   int query_stride = 1;
   Pool pool = Pool::mean;
   Scan scan = Scan::relative;
-  int64_t scan_window = 0;         // window - first chunk: the distance at which a relative scan compares
-  int64_t index_limit = 0;         // chunk-indexed: candidates are divided so that their index + scan_window stays below this
-  const RopeTable* rope = nullptr; // covers scan_window + 2, or index_limit for chunk-indexed
-  float* scores = nullptr;         // [nb, hkv, score_capacity] out
+  int64_t scan_window = 0;          // window - first chunk: the distance at which a relative scan compares
+  int64_t index_limit = 0;          // chunk-indexed: candidates are divided so that their index + scan_window stays below this
+  const RopeTable* rope = nullptr;  // covers scan_window + 2, or index_limit for chunk-indexed
+  float* scores = nullptr;          // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;
 };
 

@@ -12,11 +12,11 @@ struct SelectArgs {
   const float* scores = nullptr;    // [nb, hkv, score_capacity]
   int64_t score_capacity = 0;
   int kv_heads = 0;
-  const int64_t* limit = nullptr;   // [nb] or null: candidates with start >= limit are dropped first and take no slot
-  int64_t keep = 0;                 // chunks
-  int32_t* start = nullptr;         // [nb, lh, capacity] out, ascending
-  int32_t* count = nullptr;         // [nb] out
-  int64_t capacity = 0;             // at least keep
+  const int64_t* limit = nullptr;  // [nb] or null: candidates with start >= limit are dropped first and take no slot
+  int64_t keep = 0;                // chunks
+  int32_t* start = nullptr;        // [nb, lh, capacity] out, ascending
+  int32_t* count = nullptr;        // [nb] out
+  int64_t capacity = 0;            // at least keep
 };
 
 }  // namespace bough

@@ -22,7 +22,9 @@ struct KvShape {
   size_t head_bytes() const { return row_bytes() * kPageTokens; }
   size_t plane_bytes() const { return head_bytes() * static_cast<size_t>(kv_heads); }
   size_t page_bytes() const { return plane_bytes() * 2 * static_cast<size_t>(layers); }
-  size_t k_offset(int layer, int head) const { return plane_bytes() * 2 * static_cast<size_t>(layer) + head_bytes() * static_cast<size_t>(head); }
+  size_t k_offset(int layer, int head) const {
+    return plane_bytes() * 2 * static_cast<size_t>(layer) + head_bytes() * static_cast<size_t>(head);
+  }
   size_t v_offset(int layer, int head) const { return k_offset(layer, head) + plane_bytes(); }
 };
 

@@ -12,9 +12,9 @@ struct SplitArgs {
   const int32_t* parent_count = nullptr;  // [nb]
   int64_t parent_capacity = 0;
   int parent_chunk = 0;
-  int chunk = 0;                          // divides parent_chunk
-  int32_t* start = nullptr;               // [nb, lh, capacity] out, ascending
-  int32_t* count = nullptr;               // [nb] out
+  int chunk = 0;             // divides parent_chunk
+  int32_t* start = nullptr;  // [nb, lh, capacity] out, ascending
+  int32_t* count = nullptr;  // [nb] out
   int64_t capacity = 0;
 };
 

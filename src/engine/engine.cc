@@ -1,0 +1,148 @@
+#include "bough/engine.h"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <thread>
+
+#include "base/check.h"
+#include "engine/impl.h"
+
+namespace bough {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr std::string_view kTextMarker = "<bough long text>";
+
+// Memory for dequantised weights: an eighth of the machine's, at most 2 GiB.
+size_t packed_weights_budget() {
+  const auto bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return std::min(bytes / 8, size_t{2} << 30);
+}
+
+Result<int> thread_count(int wanted) {
+  if (wanted < 0 || wanted > kMaxThreads) {
+    return Status(Code::invalid_argument,
+                  "threads is " + std::to_string(wanted) + ", it must be between 0 (all) and " + std::to_string(kMaxThreads));
+  }
+  return wanted == 0 ? std::max(1, omp_get_num_procs()) : wanted;
+}
+
+bool is_explicit(std::string_view plan) {
+  const std::vector<std::string> names = preset_names();
+  return std::find(names.begin(), names.end(), plan) == names.end();
+}
+
+Result<AttentionSetup> make_setup(const EngineOptions& options, const ModelConfig& config, std::string* note) {
+  BOUGH_ASSIGN_OR_RETURN(const AttentionPlan plan, parse_plan(options.plan));
+  BOUGH_ASSIGN_OR_RETURN(FittedPlan fitted, fit_plan(plan, config.trained_context, is_explicit(options.plan)));
+  *note = fitted.note;
+  AttentionSetup setup;
+  setup.plan = std::move(fitted.plan);
+  setup.kv = {options.kv, config.layers, config.kv_heads, config.head_dim};
+  setup.heads = {config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim))};
+  setup.trained_context = config.trained_context;
+  setup.bodies = pick_attention_bodies(options.kv);
+  return setup;
+}
+
+}  // namespace
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
+  try {
+    auto impl = std::make_unique<Impl>();
+    BOUGH_ASSIGN_OR_RETURN(impl->threads, thread_count(options.threads));
+    omp_set_num_threads(impl->threads);
+    BOUGH_ASSIGN_OR_RETURN(impl->file, open_gguf(options.model));
+    BOUGH_ASSIGN_OR_RETURN(impl->config, read_config(*impl->file));
+    BOUGH_ASSIGN_OR_RETURN(impl->weights, bind_weights(*impl->file, impl->config));
+    BOUGH_RETURN_IF_ERROR(check_finite(impl->weights));
+    impl->info = describe(*impl->file, impl->config, impl->weights);
+    impl->kv = options.kv;
+    BOUGH_ASSIGN_OR_RETURN(AttentionSetup setup, make_setup(options, impl->config, &impl->plan_note));
+    BOUGH_ASSIGN_OR_RETURN(impl->tokenizer, Tokenizer::open(options.model));
+    impl->pool = std::make_unique<PagePool>(setup.kv);
+    impl->forward = std::make_unique<Forward>(&impl->config, &impl->weights, std::move(setup), packed_weights_budget());
+    return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+  } catch (const std::bad_alloc&) {
+    return Status(Code::out_of_memory, "no memory to load " + options.model);
+  } catch (const std::exception& e) {
+    return Status(Code::internal, std::string("loading ") + options.model + " failed: " + e.what());
+  }
+}
+
+const ModelInfo& Engine::info() const { return impl_->info; }
+const AttentionPlan& Engine::plan() const { return impl_->plan(); }
+const std::string& Engine::plan_note() const { return impl_->plan_note; }
+DType Engine::kv_type() const { return impl_->kv; }
+int Engine::threads() const { return impl_->threads; }
+std::string Engine::cpu_body() const { return std::string(impl_->forward->setup().bodies->name); }
+int64_t Engine::cache_bytes() const { return impl_->pool->bytes_in_use(); }
+bool Engine::is_end_of_text(TokenId token) const { return impl_->tokenizer->is_eog(token); }
+
+Result<std::vector<TokenId>> Engine::tokenize(std::string_view text, bool add_bos, bool special) const {
+  return impl_->tokenizer->tokenize(text, {add_bos, special});
+}
+
+Result<std::string> Engine::detokenize(std::span<const TokenId> tokens, bool special) const {
+  return impl_->tokenizer->detokenize(tokens, special);
+}
+
+Result<std::vector<TokenId>> Engine::chat_prompt(std::span<const ChatMessage> messages) const {
+  BOUGH_ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::of(*impl_->tokenizer));
+  return chat_tokens(*impl_->tokenizer, chat, messages, true);
+}
+
+Result<SplitPrompt> Engine::chat_prompt_around_text(std::string_view question) const {
+  BOUGH_ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::of(*impl_->tokenizer));
+  const ChatMessage user{"user", std::string(kTextMarker) + "\n\n" + std::string(question)};
+  return split_chat_tokens(*impl_->tokenizer, chat, {&user, 1}, kTextMarker, true);
+}
+
+Result<std::unique_ptr<Session>> Engine::new_session() {
+  try {
+    return std::unique_ptr<Session>(new Session(std::make_unique<Session::Impl>(impl_.get())));
+  } catch (const std::bad_alloc&) {
+    return Status(Code::out_of_memory, "no memory for a session");
+  }
+}
+
+Status Engine::Impl::step(std::span<const Slice> slices, std::vector<float>& logits) {
+  omp_set_num_threads(threads);
+  std::vector<int64_t> lengths;
+  for (const Slice& slice : slices) lengths.push_back(slice.sequence->length());
+  const auto undo = [&] {
+    for (size_t i = 0; i < slices.size(); ++i) {
+      if (slices[i].sequence->length() > lengths[i]) slices[i].sequence->rollback(lengths[i]);
+    }
+  };
+  try {
+    BOUGH_ASSIGN_OR_RETURN(const Batch batch, make_batch(slices, plan().query_block()));
+    std::vector<AttentionState*> states;
+    for (const Slice& slice : slices) {
+      if (slice.decode) {
+        states.push_back(&slice.sequence->attention);
+      } else {
+        slice.sequence->attention.restart(slice.sequence->length() - static_cast<int64_t>(slice.tokens.size()));
+      }
+    }
+    Status status = forward->run(batch, states, logits);
+    for (AttentionState* state : states) ++state->counter;
+    if (!status.ok()) undo();
+    return status;
+  } catch (const std::bad_alloc&) {
+    undo();
+    return Status(Code::out_of_memory, "no memory for a step of " + std::to_string(slices.size()) + " sequences");
+  } catch (const std::exception& e) {
+    undo();
+    return Status(Code::internal, std::string("a step failed: ") + e.what());
+  }
+}
+
+}  // namespace bough

@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/check.h"
+#include "engine/impl.h"
+#include "steps/sample.h"
+#include "text/detokenizer.h"
+
+namespace bough {
+namespace {
+
+constexpr int64_t kSliceTokens = 4096;  // of one step: large enough that weights are dequantised seldom, small enough to report and to stop
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+Status check_tokens(std::span<const TokenId> tokens, int64_t vocab) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab) {
+      return Status(Code::invalid_argument, "token " + std::to_string(i) + " is " + std::to_string(tokens[i]) +
+                                                ", the vocabulary has ids 0 to " + std::to_string(vocab - 1));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Session::~Session() = default;
+
+int64_t Session::length() const { return impl_->sequence.length(); }
+std::span<const TokenId> Session::tokens() const { return impl_->sequence.tokens; }
+std::span<const float> Session::logits() const { return impl_->logits; }
+
+Status Session::Impl::append(std::span<const TokenId> tokens, const AppendOptions& options) {
+  const int64_t vocab = engine->config.vocab;
+  const int64_t begin = sequence.length();
+  const int64_t end = begin + static_cast<int64_t>(tokens.size());
+  const int64_t wanted = std::min(end - begin, std::max<int64_t>(options.logits, options.will_sample ? 1 : 0));
+  const int64_t tail_from = options.will_sample ? std::max(begin, end - engine->plan().tail) : INT64_MAX;
+  const Clock::time_point start = Clock::now();
+  logits.clear();
+  std::vector<float> rows;
+  for (int64_t at = begin; at < end;) {
+    const int64_t next = slice_end(at, end, kSliceTokens);
+    Slice slice;
+    slice.sequence = &sequence;
+    slice.tokens = tokens.subspan(static_cast<size_t>(at - begin), static_cast<size_t>(next - at));
+    slice.tail_from = tail_from;
+    slice.logits = std::clamp<int64_t>(next - (end - wanted), 0, next - at);
+    BOUGH_RETURN_IF_ERROR(engine->step({&slice, 1}, rows));
+    logits.insert(logits.end(), rows.begin(), rows.end());
+    at = next;
+    if (options.progress && !options.progress({at - begin, end - begin, seconds_since(start)}) && at < end) {
+      logits.clear();
+      return Status(Code::cancelled, "cancelled after " + std::to_string(at - begin) + " of " + std::to_string(end - begin) + " tokens");
+    }
+  }
+  if (logits.size() != static_cast<size_t>(wanted * vocab)) return Status(Code::internal, "a step lost its logits");
+  return {};
+}
+
+Status Session::append(std::span<const TokenId> tokens, const AppendOptions& options) {
+  if (options.logits < 0)
+    return Status(Code::invalid_argument, "logits is " + std::to_string(options.logits) + ", it must not be negative");
+  BOUGH_RETURN_IF_ERROR(check_tokens(tokens, impl_->engine->config.vocab));
+  try {
+    return impl_->append(tokens, options);
+  } catch (const std::bad_alloc&) {
+    impl_->logits.clear();
+    return Status(Code::out_of_memory, "no memory for the logits of " + std::to_string(options.logits) + " rows");
+  }
+}
+
+Status Session::decode(TokenId token) {
+  BOUGH_RETURN_IF_ERROR(check_tokens({&token, 1}, impl_->engine->config.vocab));
+  Slice slice;
+  slice.sequence = &impl_->sequence;
+  slice.tokens = {&token, 1};
+  slice.decode = true;
+  slice.logits = 1;
+  Status status = impl_->engine->step({&slice, 1}, impl_->logits);
+  if (!status.ok()) impl_->logits.clear();
+  return status;
+}
+
+Status Session::rollback(int64_t length) {
+  if (length < 0 || length > this->length()) {
+    return Status(Code::invalid_argument,
+                  "cannot roll back to " + std::to_string(length) + ", the session holds " + std::to_string(this->length()) + " tokens");
+  }
+  impl_->sequence.rollback(length);
+  impl_->logits.clear();
+  return {};
+}
+
+Result<Generation> Session::generate(const GenerateOptions& options) {
+  const auto vocab = static_cast<size_t>(impl_->engine->config.vocab);
+  if (impl_->logits.size() < vocab) return Status(Code::invalid_argument, "generate needs the logits of an append with will_sample");
+  const Clock::time_point start = Clock::now();
+  Generation out;
+  Detokenizer text(*impl_->engine->tokenizer);
+  const auto emit = [&](const std::string& piece) {
+    out.text += piece;
+    return piece.empty() || !options.on_text || options.on_text(piece);
+  };
+  bool going = true;
+  while (going && static_cast<int64_t>(out.tokens.size()) < options.max_tokens) {
+    const float* last = impl_->logits.data() + (impl_->logits.size() - vocab);
+    SampleArgs args{last, static_cast<int64_t>(vocab), options.temperature, options.seed, static_cast<uint64_t>(out.tokens.size())};
+    BOUGH_ASSIGN_OR_RETURN(const TokenId token, sample(args));
+    if (impl_->engine->tokenizer->is_eog(token)) {
+      out.finish = Finish::end_of_text;
+      break;
+    }
+    out.tokens.push_back(token);
+    BOUGH_ASSIGN_OR_RETURN(const std::string piece, text.push(token));
+    going = emit(piece);
+    if (going) BOUGH_RETURN_IF_ERROR(decode(token));
+  }
+  if (!going || !emit(text.flush())) out.finish = Finish::cancelled;
+  out.seconds = seconds_since(start);
+  return out;
+}
+
+double Session::context_tokens() const {
+  double sum = 0;
+  for (const LayerState& layer : impl_->sequence.attention.layers) sum += static_cast<double>(layer.set.size);
+  return sum / static_cast<double>(impl_->engine->config.layers);
+}
+
+Status Session::fill_with_copies(int64_t length) {
+  Sequence& s = impl_->sequence;
+  const int64_t held = s.length() / kPageTokens * kPageTokens;
+  if (held == 0)
+    return Status(Code::invalid_argument, "a session of " + std::to_string(s.length()) + " tokens has no whole page of 64 to copy");
+  if (length < s.length())
+    return Status(Code::invalid_argument,
+                  "the session already holds " + std::to_string(s.length()) + " tokens, more than " + std::to_string(length));
+  s.rollback(held);
+  BOUGH_RETURN_IF_ERROR(s.pages.extend(length));
+  const auto source_pages = static_cast<size_t>(held / kPageTokens);
+  const auto& pages = s.pages.pages();
+  for (size_t i = source_pages; i < pages.size(); ++i)
+    std::memcpy(pages[i], pages[i % source_pages], impl_->engine->pool->shape().page_bytes());
+  s.tokens.reserve(static_cast<size_t>(length));
+  for (int64_t i = held; i < length; ++i) s.tokens.push_back(s.tokens[static_cast<size_t>(i % held)]);
+  impl_->logits.clear();
+  return {};
+}
+
+}  // namespace bough

@@ -83,8 +83,9 @@ class BlockAttend {
     const int d = a_.heads.head_dim;
     for (int r = 0; r < rows_; ++r) {
       const float* q = a_.q + output_row(r) * d;
+      const int64_t rank = std::max<int64_t>(0, rank_of(r));  // a row that sees nothing turns by any angle
       for (int i = 0; i < d; ++i) w_.turned[i] = q[i] * a_.heads.scale;
-      rope_row(w_.turned, a_.rope->cos_row(rank_of(r)), a_.rope->sin_row(rank_of(r)), a_.rope->params().layout, d, w_.turned);
+      rope_row(w_.turned, a_.rope->cos_row(rank), a_.rope->sin_row(rank), a_.rope->params().layout, d, w_.turned);
       ops_.pack_rows(w_.turned, d, a_.kv.type, w_.q + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
     }
   }

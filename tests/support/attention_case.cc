@@ -140,9 +140,9 @@ void AttentionCase::add_sequence(int sequence, Input& input) const {
   append(input.v, normal_floats(values, rows * shape_.kv_heads * shape_.d));
 }
 
-RopeTable AttentionCase::rope(int64_t positions) const {
+RopeTable AttentionCase::rope(int64_t positions, double base) const {
   RopeParams params{shape_.layout, shape_.d, {}};
-  for (int i = 0; i < shape_.d / 2; ++i) params.frequencies.push_back(std::pow(10000.0, -2.0 * i / shape_.d));
+  for (int i = 0; i < shape_.d / 2; ++i) params.frequencies.push_back(base == 0 ? 0 : std::pow(base, -2.0 * i / shape_.d));
   RopeTable table(std::move(params));
   table.reserve(positions);
   return table;
@@ -251,6 +251,12 @@ std::vector<BodyCase> body_cases() {
 }
 
 std::string body_case_name(const BodyCase& c) { return c.body + "_kv_" + name_of(c.type); }
+
+std::vector<std::string> body_names() {
+  std::vector<std::string> names;
+  for (const AttentionBodies& body : attention_bodies()) names.emplace_back(body.name);
+  return names;
+}
 
 const AttentionBodies& body_named(const std::string& name) { return *pick_attention_bodies(DType::bf16, name); }
 

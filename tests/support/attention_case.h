@@ -72,8 +72,8 @@ class AttentionCase {
   std::span<const std::byte> pool() const { return pool_; }
   void clear_pages();  // every byte to 0xa5
 
-  // Frequencies of base 10,000; covers `positions`.
-  RopeTable rope(int64_t positions) const;
+  // Covers `positions`; `base` 0 turns nothing.
+  RopeTable rope(int64_t positions, double base = 10000) const;
 
  private:
   std::vector<float> stored(int sequence, int64_t token, int kv_head, bool key) const;
@@ -147,6 +147,7 @@ struct BodyCase {
 };
 std::vector<BodyCase> body_cases();
 std::string body_case_name(const BodyCase& c);
+std::vector<std::string> body_names();
 const AttentionBodies& body_named(const std::string& name);
 
 }  // namespace bough::test

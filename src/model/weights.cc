@@ -101,6 +101,8 @@ int64_t first_not_finite(const float* values, int64_t n) {
   return std::find_if(values, values + n, [](float value) { return !(value - value == 0); }) - values;
 }
 
+constexpr int64_t kParallelValues = 1 << 16;  // below it waking the other threads costs more than the scan
+
 // The place of the first value that is not finite, row * cols + column, or rows * cols.
 int64_t first_not_finite(const Tensor& tensor) {
   const ggml_to_float_t to_float = ggml_get_type_traits(static_cast<ggml_type>(tensor.type))->to_float;

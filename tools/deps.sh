@@ -55,26 +55,27 @@ run_step() {
   say "$name: $((SECONDS - start)) s"
 }
 
+# new_temporary FOLDER: a new folder in it, in $temporary, that goes away when the script ends, however it ends.
+temporaries=()
+temporary=
+trap '((${#temporaries[@]} == 0)) || rm -rf "${temporaries[@]}"' EXIT
+new_temporary() {
+  temporary=$(mktemp -d "$1/tmp.XXXXXX")
+  temporaries+=("$temporary")
+}
+
 has_sha256() { [[ -f "$1" ]] && echo "$2  $1" | sha256sum --check --status; }
 
 # pip_download FILE SHA256 ARGUMENTS...: $cache/downloads/FILE by pip, checked. A file that is not whole never gets that name.
 pip_download() {
-  local file="$1" sha="$2" folder
+  local file="$1" sha="$2"
   shift 2
   if [[ -f "$cache/downloads/$file" ]]; then return; fi
   command -v python3 >/dev/null || fail "python3 is missing; run tools/setup.sh, which installs it"
   mkdir -p "$cache/downloads"
-  folder=$(mktemp -d "$cache/downloads/tmp.XXXXXX")
-  if ! python3 -m pip download --quiet --no-deps --dest "$folder" "$@"; then
-    rm -rf "$folder"
-    fail "pip could not download $file; see its message above"
-  fi
-  if ! has_sha256 "$folder/$file" "$sha"; then
-    local got
-    got=$(sha256sum "$folder/$file" 2>/dev/null | cut -c 1-64)
-    rm -rf "$folder"
-    fail "$file has sha256 ${got:-none}, expected $sha"
-  fi
-  mv "$folder/$file" "$cache/downloads/$file"
-  rm -rf "$folder"
+  new_temporary "$cache/downloads"
+  python3 -m pip download --quiet --no-deps --dest "$temporary" "$@" || fail "pip could not download $file; see its message above"
+  [[ -f "$temporary/$file" ]] || fail "pip downloaded $(ls "$temporary"), expected $file"
+  has_sha256 "$temporary/$file" "$sha" || fail "$file has sha256 $(sha256sum <"$temporary/$file" | cut -c 1-64), expected $sha"
+  mv "$temporary/$file" "$cache/downloads/$file"
 }

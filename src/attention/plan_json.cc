@@ -83,6 +83,7 @@ Status read_fields(const json& object, const std::array<Field<T>, n>& fields, co
     }
     if (field == nullptr) {
       std::vector<std::string_view> names;
+      names.reserve(n);
       for (const Field<T>& known : fields) names.push_back(known.name);
       const std::string where = prefix.empty() ? "the attention plan" : prefix.substr(0, prefix.size() - 1);
       return invalid("unknown key " + quote(key) + " in " + where + ", known are " + plan::join(names));
@@ -257,8 +258,8 @@ Result<AttentionPlan> parse_file(const std::string& path) {
 }
 
 template <typename T>
-std::string name(std::span<const std::string_view> names, T value) {
-  return std::string(names[static_cast<size_t>(value)]);
+std::string_view name(std::span<const std::string_view> names, T value) {
+  return names[static_cast<size_t>(value)];
 }
 
 }  // namespace

@@ -16,6 +16,15 @@ struct Chunk {
 // Higher score first, then lower start.
 bool better(const Chunk& x, const Chunk& y) { return x.score > y.score || (x.score == y.score && x.start < y.start); }
 
+// The fewest candidates below the limit that any list of the block has; lists are ascending.
+int64_t fewest(const SelectArgs& a, int64_t block) {
+  int64_t n = a.candidates.count[block];
+  for (int head = 0; a.limit != nullptr && head < a.candidates.list_heads; ++head) {
+    while (n > 0 && a.candidates.at(block, head, n - 1) >= a.limit[block]) --n;
+  }
+  return n;
+}
+
 // Candidates of one list that may be selected, with the best score of the heads that share it. chunks [count].
 int64_t gather(const SelectArgs& a, int64_t block, int list_head, Chunk* chunks) {
   const int heads = a.candidates.list_heads == 1 ? a.kv_heads : 1;
@@ -47,7 +56,7 @@ void select(const SelectArgs& a) {
     const int64_t b = list / list_heads;
     auto* chunks = reinterpret_cast<Chunk*>(scratch.mine());
     const int64_t n = gather(a, b, static_cast<int>(list % list_heads), chunks);
-    const int64_t keep = std::min(n, a.keep);
+    const int64_t keep = std::min(fewest(a, b), a.keep);
     if (keep < n) {
       std::nth_element(chunks, chunks + keep, chunks + n, better);
       std::sort(chunks, chunks + keep, [](const Chunk& x, const Chunk& y) { return x.start < y.start; });

@@ -1,4 +1,5 @@
-// select: the best chunks of each list, ascending by start. Of equal scores the lower start wins.
+// select: the best chunks of each list, ascending by start. Of equal scores the lower start wins. All lists of a block keep equally
+// many: where a limit leaves one of them with fewer than `keep`, the others keep that few.
 #pragma once
 
 #include "steps/scan.h"

@@ -99,7 +99,7 @@ class BlockScan {
     }
     const int pairs = a_.heads.head_dim / 2;
     for (int lane = 0; lane < kTileKeys; ++lane) {
-      const int64_t position = (j + lane) / indexing_.divisor;
+      const int64_t position = std::min(j + lane, item_.end - 1) / indexing_.divisor;  // lanes past the end are not used
       for (int i = 0; i < pairs; ++i) {
         w_.angles[i * kTileKeys + lane] = a_.rope->cos_row(position)[i];
         w_.angles[(pairs + i) * kTileKeys + lane] = a_.rope->sin_row(position)[i];

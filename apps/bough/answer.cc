@@ -1,5 +1,6 @@
 #include "answer.h"
 
+#include <chrono>
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
@@ -63,20 +64,19 @@ bool print_piece(std::string_view piece, bool json) {
 
 Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, bool will_sample, const std::string& label) {
   ProgressReporter reporter(label, progress_style(conversation.json));
-  double seconds = 0;
   AppendOptions append;
   append.will_sample = will_sample;
   append.progress = [&](const Progress& p) {
-    seconds = p.seconds;
     reporter.update(p.done, p.total, p.seconds);
     return !interrupted();
   };
   const int64_t before = conversation.session.length();
+  const auto start = std::chrono::steady_clock::now();
   const Status status = conversation.session.append(tokens, append);
   reporter.clear();
   const int64_t read = conversation.session.length() - before;
   conversation.read_tokens += read;
-  conversation.read_seconds += seconds;
+  conversation.read_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (status.code() != Code::cancelled) return status;
   return Status(Code::cancelled, "interrupted after reading " + grouped(read) + " of " + grouped(static_cast<int64_t>(tokens.size())) +
                                      " tokens; there is no answer");

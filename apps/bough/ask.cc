@@ -12,6 +12,8 @@
 namespace bough::cli {
 namespace {
 
+constexpr char mark = '\x1f';
+
 struct AskOptions {
   ModelOptions model;
   AnswerOptions answer;
@@ -54,7 +56,14 @@ Status read_prompt(Conversation& conversation, const AskOptions& options, const 
   return read_tokens(conversation, prompt.question, true, "question");
 }
 
-int ask(const AskOptions& options) {
+void unmark(std::string& word) {
+  if (word.starts_with(mark)) word.erase(0, 1);
+}
+
+int ask(AskOptions options) {
+  for (std::string& word : options.words) unmark(word);
+  unmark(options.plan);
+  unmark(options.model.model);
   start_log(options.model.verbose);
   if (options.words.size() < 2) return fail_usage("ask needs at least one FILE and then the question");
   const std::string& question = options.words.back();
@@ -75,12 +84,24 @@ int ask(const AskOptions& options) {
   return stream_answer(conversation, options.answer);
 }
 
+// The parser knows one list of words; the help names what they are.
+class AskHelp : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App*, std::string name) const override { return "Usage: " + name + " [OPTIONS] FILE... QUESTION\n"; }
+};
+
 }  // namespace
+
+std::string marked_word(std::string word) {
+  const bool bracketed = word.starts_with("[") && word.ends_with("]");
+  return bracketed ? mark + word : word;
+}
 
 void add_ask(CLI::App& app, Action& action) {
   auto options = std::make_shared<AskOptions>();
   CLI::App* command = app.add_subcommand("ask", "Read long texts and answer a question about them");
-  command->add_option("words", options->words, "Text files ('-' is standard input), then the question")->type_name("FILE... QUESTION");
+  command->formatter(std::make_shared<AskHelp>());
+  command->add_option("FILE...", options->words, "Text files ('-' is standard input), then the question")->option_text("QUESTION");
   add_model_options(*command, options->model);
   add_plan_option(*command, options->plan);
   add_answer_options(*command, options->answer);

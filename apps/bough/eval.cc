@@ -1,4 +1,5 @@
 // bough eval passkey|ppl: quality figures that anyone can repeat, one cell after the other.
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -122,7 +123,6 @@ eval::Cell Evaluation::expected_cell(const std::string& label, const eval::Corpu
 }
 
 Result<eval::Cell> Evaluation::run_cell(Engine& engine, const eval::Corpus& corpus, const eval::Cell& expected) {
-  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), expected.length));
   const std::string label = expected.task + " " + grouped(expected.length) + " " + expected.text;
   ProgressReporter reporter(label, options_.json ? ProgressStyle::lines : progress_style(false));
   const auto progress = [&](const Progress& p) {
@@ -171,6 +171,8 @@ Status Evaluation::run_text(Engine& engine, const std::string& label, const eval
 Status Evaluation::run_plan(const std::string& plan) {
   BOUGH_ASSIGN_OR_RETURN(const std::string label, plan_label(plan));
   BOUGH_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, open_engine(options_.model, plan));
+  const std::vector<int64_t> lengths = read_number_list(options_.lengths);
+  BOUGH_RETURN_IF_ERROR(check_memory(engine->info(), engine->kv_type(), *std::max_element(lengths.begin(), lengths.end())));
   for (const std::string& text : options_.texts) {
     BOUGH_ASSIGN_OR_RETURN(const eval::Corpus* read, corpus(*engine, text));
     BOUGH_RETURN_IF_ERROR(run_text(*engine, label, *read));
@@ -193,7 +195,10 @@ int evaluate(EvalOptions options) {
   Result<ResultFile> file = ResultFile::open(options.out);
   if (!file.ok()) return fail(file.status());
   catch_interrupt();
-  if (!options.json) std::fputs(eval::cell_table_header().c_str(), stdout);
+  if (!options.json) {
+    std::fputs(eval::cell_table_header().c_str(), stdout);
+    std::fflush(stdout);
+  }
   Evaluation evaluation(options, std::move(*file));
   for (const std::string& plan : options.plans) {
     const Status status = evaluation.run_plan(plan);

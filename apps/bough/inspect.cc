@@ -140,7 +140,7 @@ int inspect(const InspectOptions& options) {
 void add_inspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model file holds and what a context will cost");
-  command->add_option("file", options->file, "Model, a GGUF file; without it the embedded one")->type_name("FILE");
+  command->add_option("FILE", options->file, "Model, a GGUF file; without it the embedded one")->option_text(" ");
   add_model_options(*command, options->model);
   add_plan_option(*command, options->plan);
   command->add_flag("--json", options->json, "One JSON object");

@@ -1,6 +1,9 @@
 // The program `bough`: parses the command line and runs one command.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <utility>
 
 #include "cli.h"
 #include "format.h"
@@ -31,19 +34,24 @@ std::vector<std::string> command_names(const CLI::App& app) {
   return names;
 }
 
-bool is_command(const CLI::App& app, const std::string& word) {
-  for (const std::string& name : command_names(app)) {
-    if (name == word) return true;
-  }
-  return false;
+// Empty, or a sentence when `word` stands where a command of `app` is meant and is none.
+std::string unknown_command(const CLI::App& app, const std::string& word, const char* kind) {
+  const std::vector<std::string> names = command_names(app);
+  if (word.starts_with("-") || std::find(names.begin(), names.end(), word) != names.end()) return {};
+  return "there is no " + std::string(kind) + " '" + word + "'; known are " + joined(names, ", ");
 }
 
 // The parser's complaint as one sentence on one line.
 int fail_parse(const CLI::App& app, const CLI::ParseError& error) {
   std::string sentence = error.what();
   for (char& c : sentence) c = c == '\n' ? ' ' : c;
-  const auto used = app.get_subcommands();
-  return fail_usage(sentence + " (see bough " + (used.empty() ? "" : used.front()->get_name() + " ") + "--help)");
+  if (sentence.starts_with("The ") || sentence.starts_with("A ")) sentence.front() = static_cast<char>(sentence.front() + ('a' - 'A'));
+  std::string command = "bough";
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    command += " " + at->get_name();
+  }
+  return fail_usage(sentence + " (see " + command + " --help)");
 }
 
 int run_program(int argc, char** argv) {
@@ -54,6 +62,7 @@ int run_program(int argc, char** argv) {
       "  bough ask book.txt \"Who finds the letter?\"\n"
       "\n"
       "Each command explains itself: bough ask --help");
+  app.require_subcommand(0, 1);
   Action action;
   add_ask(app, action);
   add_run(app, action);
@@ -66,11 +75,16 @@ int run_program(int argc, char** argv) {
     return exit_usage;
   }
   const std::string first = argv[1];
-  if (!first.starts_with("-") && !is_command(app, first)) {
-    return fail_usage("there is no command '" + first + "'; known are " + joined(command_names(app), ", "));
+  if (const std::string wrong = unknown_command(app, first, "command"); !wrong.empty()) return fail_usage(wrong);
+  if (first == "eval") {
+    const std::string wrong = argc < 3 ? "eval needs a task: passkey or ppl" : unknown_command(*app.get_subcommand("eval"), argv[2], "task");
+    if (!wrong.empty()) return fail_usage(wrong);
   }
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (first == "ask") std::transform(words.begin(), words.end(), words.begin(), marked_word);
+  std::reverse(words.begin(), words.end());  // the parser takes them from the back
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // help and version
     return fail_parse(app, error);

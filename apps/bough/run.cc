@@ -55,7 +55,7 @@ int run(const RunOptions& options, bool has_prompt) {
 void add_run(CLI::App& app, Action& action) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Continue a prompt as it stands, without a chat template");
-  CLI::Option* prompt = command->add_option("prompt", options->prompt, "Text to continue; without it -f FILE or standard input")->type_name("PROMPT");
+  CLI::Option* prompt = command->add_option("PROMPT", options->prompt, "Text to continue; without it -f FILE or standard input")->option_text(" ");
   command->add_option("-f,--file", options->file, "Take the prompt from a file ('-' is standard input)")->type_name("FILE");
   add_model_options(*command, options->model);
   add_plan_option(*command, options->plan);

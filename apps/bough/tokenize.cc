@@ -100,7 +100,7 @@ int tokenize(const TokenizeOptions& options, bool has_text) {
 void add_tokenize(CLI::App& app, Action& action) {
   auto options = std::make_shared<TokenizeOptions>();
   CLI::App* command = app.add_subcommand("tokenize", "Show or count the tokens of a text");
-  CLI::Option* text = command->add_option("text", options->text, "The text itself; without it -f FILE or standard input")->type_name("TEXT");
+  CLI::Option* text = command->add_option("TEXT", options->text, "The text itself; without it -f FILE or standard input")->option_text(" ");
   command->add_option("-f,--file", options->file, "Take the text from a file ('-' is standard input)")->type_name("FILE");
   command->add_flag("--count", options->count, "Print the number of tokens only");
   command->add_option("--head", options->head, "Print the text of the first N tokens")->check(whole_number(1, max_length))->type_name("N");

@@ -250,6 +250,8 @@ std::vector<BodyCase> body_cases() {
   return cases;
 }
 
+void PrintTo(const BodyCase& c, std::ostream* out) { *out << body_case_name(c); }
+
 std::string body_case_name(const BodyCase& c) { return c.body + "_kv_" + name_of(c.type); }
 
 std::vector<std::string> body_names() {

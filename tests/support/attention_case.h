@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <ostream>
 #include <random>
 #include <span>
 #include <string>
@@ -145,6 +146,7 @@ struct BodyCase {
   std::string body;
   DType type = DType::f32;
 };
+void PrintTo(const BodyCase& c, std::ostream* out);
 std::vector<BodyCase> body_cases();
 std::string body_case_name(const BodyCase& c);
 std::vector<std::string> body_names();

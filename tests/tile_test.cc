@@ -1,0 +1,307 @@
+// Tile kernels: every function of every instruction set that this CPU has, against a scalar loop in double.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "cpu/tile.h"
+#include "hwy/highway.h"
+#include "steps/convert.h"
+#include "support/attention_case.h"
+
+namespace bough::cpu {
+namespace {
+
+using test::normal_floats;
+using test::random_of;
+
+// Kernels and the KV type that they read.
+struct TileCase {
+  const TileOps* ops;
+  DType type;
+};
+
+void PrintTo(const TileCase& c, std::ostream* out) { *out << c.ops->name << ", KV " << name_of(c.type); }
+
+std::vector<TileCase> tile_cases() {
+  std::vector<TileCase> cases;
+  if (tile_bf16() != nullptr) cases.push_back({tile_bf16(), DType::bf16});
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    for (const DType type : {DType::f32, DType::bf16}) cases.push_back({tile_f32(), type});
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  return cases;
+}
+
+constexpr size_t kGuard = 64;
+constexpr std::byte kUntouched{0x5a};
+
+// Memory with a guard behind it.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : data_(bytes + kGuard, kUntouched), bytes_(bytes) {}
+  void* get() { return data_.data(); }
+
+  bool guarded() const { return std::all_of(data_.end() - kGuard, data_.end(), [](std::byte b) { return b == kUntouched; }); }
+  float element(size_t i, size_t elem) const { return load_element(data_.data(), i, elem == 2 ? DType::bf16 : DType::f32); }
+
+ private:
+  std::vector<std::byte> data_;
+  size_t bytes_;
+};
+
+// 32 rows of `type`; those in `null` are missing.
+struct StoredRows {
+  std::vector<std::byte> data;
+  std::vector<const std::byte*> rows;
+  std::vector<float> values;  // [32][d] as stored; 0 where missing
+};
+StoredRows stored_rows(DType type, int d, int first_missing, uint64_t seed) {
+  StoredRows s;
+  auto random = random_of(seed, d, first_missing);
+  s.values = normal_floats(random, int64_t{32} * d);
+  s.data.resize(static_cast<size_t>(32 * d) * size_of(type));
+  for (size_t i = 0; i < s.values.size(); ++i) store_element(s.data.data(), i, type, s.values[i]);
+  for (int r = 0; r < 32; ++r) {
+    const bool missing = r >= first_missing || (first_missing < 32 && r == 3);
+    s.rows.push_back(missing ? nullptr : s.data.data() + static_cast<size_t>(r * d) * size_of(type));
+    for (int i = 0; i < d; ++i) {
+      float& x = s.values[static_cast<size_t>(r * d + i)];
+      x = missing ? 0.0F : rounded(x, type);
+    }
+  }
+  return s;
+}
+
+// Where a tile keeps element e of key (or value) j.
+size_t k_index(size_t elem, int e, int j) { return static_cast<size_t>(elem == 2 ? (e / 2 * 32 + j) * 2 + e % 2 : e * 32 + j); }
+size_t v_index(size_t elem, int d, int j, int e) {
+  return static_cast<size_t>(elem == 2 ? (j / 2 * padded(d) + e) * 2 + j % 2 : j * padded(d) + e);
+}
+
+// Elements that the kernels take exactly: bf16 values in every case.
+std::vector<float> exact_floats(uint64_t seed, int64_t count) {
+  auto random = random_of(seed, count, 0);
+  auto x = normal_floats(random, count);
+  for (float& y : x) y = rounded(y, DType::bf16);
+  return x;
+}
+
+const std::vector<int>& dims() {
+  static const std::vector<int> all = {32, 64, 80, 96, 128, 256};
+  return all;
+}
+
+class TileTest : public testing::TestWithParam<TileCase> {
+ protected:
+  const TileOps& ops() const { return *GetParam().ops; }
+  DType type() const { return GetParam().type; }
+  Memory packed(const std::vector<float>& x) const {
+    Memory rows(x.size() * ops().elem);
+    for (size_t i = 0; i < x.size(); ++i) store_element(static_cast<std::byte*>(rows.get()), i, ops().elem == 2 ? DType::bf16 : DType::f32, x[i]);
+    return rows;
+  }
+};
+
+TEST(TileSets, EveryInstructionSetOfThisCpuIsTested) {
+  std::vector<std::string> names;
+  for (const TileCase& c : tile_cases()) names.emplace_back(c.ops->name);
+  const auto has = [&](const char* name) { return std::find(names.begin(), names.end(), name) != names.end(); };
+#if defined(__x86_64__)
+  EXPECT_EQ(has("avx512_bf16"), __builtin_cpu_supports("avx512bf16") != 0);
+  EXPECT_EQ(has("AVX3"), __builtin_cpu_supports("avx512bw") != 0);
+  EXPECT_EQ(has("AVX2"), __builtin_cpu_supports("avx2") != 0);
+  EXPECT_EQ(has("SSE4"), __builtin_cpu_supports("sse4.2") != 0);
+#endif
+  EXPECT_STREQ(tile_f32()->name, hwy::TargetName(hwy::SupportedAndGeneratedTargets().front()));
+}
+
+TEST_P(TileTest, PackRowsRoundsToTheKvType) {
+  for (const int64_t count : {2, 14, 16, 18, 32, 80, 128, 130}) {
+    auto random = random_of(71, count, 0);
+    const auto x = normal_floats(random, count);
+    Memory rows(static_cast<size_t>(count) * ops().elem);
+    ops().pack_rows(x.data(), count, type(), rows.get());
+    EXPECT_TRUE(rows.guarded()) << count;
+    for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(rows.element(i, ops().elem), rounded(x[i], type())) << count;
+  }
+}
+
+TEST_P(TileTest, PackKeysTransposes) {
+  for (const int d : dims()) {
+    for (const int missing : {32, 31, 17, 5, 0}) {
+      const StoredRows keys = stored_rows(type(), d, missing, 72);
+      Memory tile(ops().k_tile_bytes(d));
+      ops().pack_keys(keys.rows.data(), type(), d, RopeLayout::halves, nullptr, nullptr, tile.get());
+      EXPECT_TRUE(tile.guarded());
+      for (int j = 0; j < 32; ++j) {
+        for (int e = 0; e < d; ++e) {
+          ASSERT_EQ(tile.element(k_index(ops().elem, e, j), ops().elem), keys.values[static_cast<size_t>(j * d + e)]) << "d " << d;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TileTest, PackKeysTurnsEachKeyByItsOwnAngle) {
+  for (const int d : dims()) {
+    for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
+      const RopeTable rope = test::AttentionCase({.heads = 1, .kv_heads = 1, .d = d, .layout = layout}, {{.length = 1}}, 1).rope(128);
+      const StoredRows keys = stored_rows(type(), d, 29, 73);
+      Memory tile(ops().k_tile_bytes(d));
+      ops().pack_keys(keys.rows.data(), type(), d, layout, rope.cos_tile(2), rope.sin_tile(2), tile.get());
+      EXPECT_TRUE(tile.guarded());
+      for (int j = 0; j < 32; ++j) {
+        const auto row = std::span(keys.values).subspan(static_cast<size_t>(j * d), static_cast<size_t>(d));
+        const auto want = test::turned(row, 1.0, 64 + j, layout, DType::f32);
+        for (int e = 0; e < d; ++e) {
+          const float got = tile.element(k_index(ops().elem, e, j), ops().elem);
+          const double exact = want[static_cast<size_t>(e)];
+          // Rounding to bf16 errs by half a unit of eight bits at most.
+          const double tolerance = 2e-6 + (type() == DType::bf16 ? std::abs(exact) / 256 : 0.0);
+          ASSERT_NEAR(got, exact, tolerance) << "d " << d << " key " << j << " element " << e;
+          ASSERT_EQ(got, rounded(got, type()));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TileTest, PackValuesPadsWithZeros) {
+  for (const int d : dims()) {
+    for (const int missing : {32, 31, 17, 0}) {
+      const StoredRows values = stored_rows(type(), d, missing, 74);
+      Memory tile(ops().v_tile_bytes(d));
+      ops().pack_values(values.rows.data(), type(), d, tile.get());
+      EXPECT_TRUE(tile.guarded());
+      for (int j = 0; j < 32; ++j) {
+        for (int e = 0; e < padded(d); ++e) {
+          const float want = e < d ? values.values[static_cast<size_t>(j * d + e)] : 0.0F;
+          ASSERT_EQ(tile.element(v_index(ops().elem, d, j, e), ops().elem), want) << "d " << d;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TileTest, ScoresAndTheirMaximaForEveryCountOfRows) {
+  for (const int d : dims()) {
+    const StoredRows keys = stored_rows(DType::bf16, d, 32, 75);
+    Memory tile(ops().k_tile_bytes(d));
+    ops().pack_keys(keys.rows.data(), DType::bf16, d, RopeLayout::halves, nullptr, nullptr, tile.get());
+    for (int count = 0; count <= 26; ++count) {
+      const auto x = exact_floats(76, int64_t{count} * d);
+      Memory rows = packed(x);
+      constexpr int64_t kStride = 40;
+      std::vector<float> s(static_cast<size_t>(kStride * count), 7.0F);
+      std::vector<float> best(32, test::kMinusInfinity);
+      best[5] = 1e6F;
+      ops().scores(rows.get(), count, d, tile.get(), s.data(), kStride);
+      ops().max_scores(rows.get(), count, d, tile.get(), best.data());
+      for (int j = 0; j < 32; ++j) {
+        double top = j == 5 ? 1e6 : -INFINITY;
+        for (int r = 0; r < count; ++r) {
+          double sum = 0;
+          for (int e = 0; e < d; ++e) sum += double{x[static_cast<size_t>(r * d + e)]} * keys.values[static_cast<size_t>(j * d + e)];
+          ASSERT_NEAR(s[static_cast<size_t>(r * kStride + j)], sum, 2e-5) << "d " << d << " rows " << count;
+          top = std::max(top, sum);
+        }
+        if (count == 0) {
+          ASSERT_EQ(best[static_cast<size_t>(j)], static_cast<float>(top));
+        } else {
+          ASSERT_NEAR(best[static_cast<size_t>(j)], top, 2e-5) << "d " << d << " rows " << count;
+        }
+      }
+      for (int r = 0; r < count; ++r) ASSERT_EQ(std::count(&s[static_cast<size_t>(r * kStride + 32)], &s[static_cast<size_t>(r * kStride)] + kStride, 7.0F), 8);
+    }
+  }
+}
+
+// Two groups of keys one after the other against softmax in double over all that the row has seen.
+TEST_P(TileTest, SoftmaxRunsOverGroupsOfKeys) {
+  for (const int keys : {32, 64, 96, 256}) {
+    for (const float spread : {1.0F, 30.0F}) {
+      std::vector<int> seen = {0, 1, 2, 15, 16, 17, 31, 32, keys - 1, keys};
+      for (int& v : seen) v = std::min(v, keys);
+      const auto rows = static_cast<int>(seen.size());
+      constexpr int64_t kStride = 260;
+      std::vector<float> m(seen.size(), test::kMinusInfinity);
+      std::vector<float> l(seen.size());
+      std::vector<float> alpha(seen.size());
+      std::vector<std::vector<double>> all(seen.size());
+      std::vector<double> top(seen.size(), -INFINITY);
+      for (int pass = 0; pass < 3; ++pass) {
+        auto random = random_of(77, keys, pass);
+        auto s = normal_floats(random, kStride * rows);
+        for (float& x : s) x = spread * x + (pass == 1 ? 40.0F : -30.0F);
+        Memory p(static_cast<size_t>(rows * keys) * ops().elem);
+        ops().softmax(s.data(), kStride, rows, keys, seen.data(), m.data(), l.data(), alpha.data(), p.get());
+        EXPECT_TRUE(p.guarded());
+        for (size_t r = 0; r < seen.size(); ++r) {
+          const double before = top[r];
+          for (int j = 0; j < seen[r]; ++j) {
+            all[r].push_back(s[r * kStride + static_cast<size_t>(j)]);
+            top[r] = std::max(top[r], all[r].back());
+          }
+          double sum = 0;
+          for (const double x : all[r]) sum += std::exp(x - top[r]);
+          ASSERT_EQ(m[r], static_cast<float>(top[r])) << "pass " << pass << " row " << r;
+          ASSERT_NEAR(l[r], sum, 2e-6 * sum) << "pass " << pass << " row " << r;
+          ASSERT_NEAR(alpha[r], seen[r] == 0 ? 1.0 : std::exp(before - top[r]), 2e-6) << "pass " << pass << " row " << r;
+          for (int j = 0; j < keys; ++j) {
+            const float got = p.element(r * static_cast<size_t>(keys) + static_cast<size_t>(j), ops().elem);
+            const double x = j < seen[r] ? s[r * kStride + static_cast<size_t>(j)] - top[r] : 0.0;  // rounded to f32 by the kernels
+            const double want = j < seen[r] ? std::exp(x) : 0.0;
+            if (j >= seen[r]) {
+              ASSERT_EQ(got, 0.0F);
+            }
+            ASSERT_NEAR(got, want, 1e-37 + want * (1e-6 + 1.2e-7 * std::abs(x) + (ops().elem == 2 ? 1.0 / 256 : 0.0))) << "pass " << pass << " row " << r << " key " << j;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(TileTest, AccumulateScalesAndAdds) {
+  for (const int d : dims()) {
+    for (const int keys : {32, 64, 256}) {
+      Memory tiles(ops().v_tile_bytes(d) * static_cast<size_t>(keys / 32));
+      std::vector<float> values;
+      for (int t = 0; t < keys / 32; ++t) {
+        const StoredRows rows = stored_rows(DType::bf16, d, 32, 78 + static_cast<uint64_t>(t));
+        ops().pack_values(rows.rows.data(), DType::bf16, d, static_cast<std::byte*>(tiles.get()) + static_cast<size_t>(t) * ops().v_tile_bytes(d));
+        values.insert(values.end(), rows.values.begin(), rows.values.end());
+      }
+      for (const int count : {0, 1, 2, 3, 4, 5, 11, 12, 13, 24, 25}) {
+        const auto weights = exact_floats(79, int64_t{count} * keys);
+        const auto alpha = exact_floats(80, count);
+        const auto before = exact_floats(81, int64_t{count} * padded(d));
+        auto o = before;
+        o.resize(o.size() + 16, 7.0F);
+        Memory p = packed(weights);
+        ops().accumulate(p.get(), count, keys, tiles.get(), d, alpha.data(), o.data());
+        ASSERT_EQ(std::count(o.end() - 16, o.end(), 7.0F), 16);
+        for (int r = 0; r < count; ++r) {
+          for (int e = 0; e < d; ++e) {
+            double want = double{alpha[static_cast<size_t>(r)]} * before[static_cast<size_t>(r * padded(d) + e)];
+            for (int j = 0; j < keys; ++j) want += double{weights[static_cast<size_t>(r * keys + j)]} * values[static_cast<size_t>(j * d + e)];
+            ASSERT_NEAR(o[static_cast<size_t>(r * padded(d) + e)], want, 5e-5) << "d " << d << " keys " << keys << " rows " << count;
+          }
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, TileTest, testing::ValuesIn(tile_cases()),
+                         [](const auto& info) { return std::string(info.param.ops->name) + "_kv_" + name_of(info.param.type); });
+
+}  // namespace
+}  // namespace bough::cpu

@@ -343,6 +343,22 @@ TEST_P(ScanTest, FindsTheTopOfAHillOfKeys) {
   }
 }
 
+// With equal keys the descent goes right in every round: it ends at the chunk's last key and never sees the second.
+TEST_P(ScanTest, TiesGoRight) {
+  AttentionCase c(shape(), {{.length = 400, .first_row = 399, .decode = true}}, 67);
+  Input input = c.input();
+  std::fill(input.q.begin(), input.q.end(), 8.0F);
+  std::vector<float> key(64);
+  for (int64_t token = 0; token < 400; ++token) c.set_key(0, token, 0, key);
+  key[0] = 2.0F;
+  c.set_key(0, 63, 0, key);   // the last key of chunk 0
+  c.set_key(0, 65, 0, key);   // the second of chunk 1
+  c.set_key(0, 188, 0, key);  // chunk 2: the right centre of its last sixteen
+  const ScanSpec spec = {.chunk = 64, .most = 4};
+  const auto scores = scan(body(), c, input, candidates_of(input.batch, spec), c.rope(128, 0));
+  EXPECT_EQ(std::vector<float>(scores.begin(), scores.begin() + 4), (std::vector<float>{2, 0, 2, 0}));
+}
+
 // One huge key where the first round looks.
 TEST_P(ScanTest, APlantedKeyAtAQuarterPointWins) {
   for (const Scan kind : {Scan::relative, Scan::chunk_indexed}) {

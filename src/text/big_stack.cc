@@ -41,8 +41,8 @@ Status run_on_big_stack(size_t stack_bytes, const std::function<Status()>& body)
   if (error == 0) error = pthread_create(&thread, &attributes, enter, &call);
   pthread_attr_destroy(&attributes);
   if (error != 0) {
-    return {Code::out_of_memory, "Cannot start a thread with a stack of " + std::to_string(stack_bytes >> 20) + " MiB (error " +
-                                     std::to_string(error) + ")."};
+    return {Code::out_of_memory,
+            "Cannot start a thread with a stack of " + std::to_string(stack_bytes >> 20) + " MiB (error " + std::to_string(error) + ")."};
   }
   pthread_join(thread, nullptr);
   return call.result;

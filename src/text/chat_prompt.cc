@@ -117,8 +117,8 @@ Result<std::vector<TokenId>> chat_tokens(const Tokenizer& tokenizer, const ChatT
   return tokens;
 }
 
-Result<SplitPrompt> split_chat_tokens(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                                      std::span<const ChatMessage> messages, std::string_view marker, bool add_generation_prompt) {
+Result<SplitPrompt> split_chat_tokens(const Tokenizer& tokenizer, const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
+                                      std::string_view marker, bool add_generation_prompt) {
   if (marker.empty()) return Status(Code::invalid_argument, "The marker of a split prompt is empty.");
   size_t markers = 0;
   for (const ChatMessage& message : messages) markers += count(message.content, marker);

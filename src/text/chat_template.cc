@@ -36,8 +36,7 @@ Status check_messages(std::span<const ChatMessage> messages) {
   for (size_t i = 0; i < messages.size(); ++i) {
     const std::string& role = messages[i].role;
     if (!is_role(role) || role.find(kWord) != std::string::npos) {
-      return {Code::invalid_argument,
-              "The role of message " + std::to_string(i + 1) + " is not 1 to 32 letters, digits, '_' or '-'."};
+      return {Code::invalid_argument, "The role of message " + std::to_string(i + 1) + " is not 1 to 32 letters, digits, '_' or '-'."};
     }
   }
   return {};
@@ -86,8 +85,8 @@ Result<ChatTemplate> ChatTemplate::create(std::string source, std::string bos, s
                                          std::to_string(kMaxTemplateBytes) + ".");
   }
   if (const int depth = template_depth(source); depth > kMaxTemplateDepth) {
-    return Status(Code::unsupported, "The chat template nests " + std::to_string(depth) + " deep, more than " +
-                                         std::to_string(kMaxTemplateDepth) + ".");
+    return Status(Code::unsupported,
+                  "The chat template nests " + std::to_string(depth) + " deep, more than " + std::to_string(kMaxTemplateDepth) + ".");
   }
   if (source.find(kWord) != std::string::npos) {
     return Status(Code::unsupported, "The chat template holds the reserved word '" + std::string(kWord) + "'.");
@@ -120,8 +119,7 @@ Result<std::vector<PromptPart>> ChatTemplate::render(std::span<const ChatMessage
     input.messages.push_back({messages[i].role, word});
     if (!word.empty()) input.required.push_back(word);
   }
-  BOUGH_ASSIGN_OR_RETURN(const std::string rendered,
-                         run_in_child("The chat template", ChildLimits{}, [&] { return render_jinja(input); }));
+  BOUGH_ASSIGN_OR_RETURN(const std::string rendered, run_in_child("The chat template", ChildLimits{}, [&] { return render_jinja(input); }));
   return fill_in(rendered, messages);
 }
 

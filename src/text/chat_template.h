@@ -60,7 +60,7 @@ Result<std::vector<TokenId>> chat_tokens(const Tokenizer& tokenizer, const ChatT
 // The prompt cut where `marker` stands in one of the contents: there the caller puts a long text's tokens (tokenize without BOS
 // and without parse_special). Errors: those of chat_tokens; invalid_argument unless the marker stands exactly once in the contents;
 // unsupported when the template prints that content more than once.
-Result<SplitPrompt> split_chat_tokens(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                                      std::span<const ChatMessage> messages, std::string_view marker, bool add_generation_prompt);
+Result<SplitPrompt> split_chat_tokens(const Tokenizer& tokenizer, const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
+                                      std::string_view marker, bool add_generation_prompt);
 
 }  // namespace bough

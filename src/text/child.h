@@ -13,7 +13,7 @@ namespace bough {
 struct ChildLimits {
   size_t memory_bytes = size_t{256} << 20;  // address space beyond what this process has when it forks
   size_t output_bytes = size_t{16} << 20;
-  int seconds = 5;                          // of processor time and, apart from it, of wall clock
+  int seconds = 5;  // of processor time and, apart from it, of wall clock
 };
 
 // Runs `body` in a child and returns its string or its Status. A child that crashes, or exceeds a limit, gives `unsupported` and one

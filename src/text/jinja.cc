@@ -14,8 +14,8 @@ namespace bough {
 namespace {
 
 struct Style {
-  bool typed_parts = false;   // content as [{"type": "text", "text": ...}]
-  bool fold_system = false;   // no system message: its text starts the next one
+  bool typed_parts = false;  // content as [{"type": "text", "text": ...}]
+  bool fold_system = false;  // no system message: its text starts the next one
 };
 
 jinja::value text_value(const std::string& text) { return jinja::mk_val<jinja::value_string>(text); }

@@ -18,8 +18,10 @@ namespace bough {
 namespace {
 
 constexpr size_t kMaxTextBytes = size_t{1} << 30;
-// libllama's word splitting may recurse once a character (200 to 400 bytes of stack each, measured) through std::regex.
-constexpr size_t kPieceBytes = size_t{64} << 10;
+// libllama's word splitting may recurse once a character (200 to 400 bytes of stack each, measured) through std::regex, so a piece
+// of kMaxPieceBytes fits kStackBytes ten times over.
+constexpr size_t kMinPieceBytes = size_t{1} << 10;
+constexpr size_t kMaxPieceBytes = size_t{64} << 10;
 constexpr size_t kStackBytes = size_t{256} << 20;
 constexpr size_t kSmallText = 2048;  // bytes that any thread's own stack has room for
 
@@ -32,11 +34,11 @@ std::string meta(const llama_model* model, const char* key) {
   return llama_model_meta_val_str(model, key, text, sizeof text) < 0 ? std::string() : std::string(text);
 }
 
-// Pre-tokenizers without the blank rule: their words may hold blanks, or are whole lines.
+// Words of some pre-tokenizers hold blanks or are whole lines; superbpe's end at numbers only, so that its long texts are cut by force.
 CutRules rules_of(const std::string& model, const std::string& pre) {
   if (model != "gpt2" && model != "gemma4") return {};
-  if (pre == "whitespace") return {};
-  const bool long_words = model == "gemma4" || pre == "gemma4" || pre == "sarvam-moe" || pre == "superbpe" || pre == "exaone-moe";
+  if (pre == "whitespace" || pre == "superbpe") return {};
+  const bool long_words = model == "gemma4" || pre == "gemma4" || pre == "sarvam-moe" || pre == "exaone-moe";
   return {.at_blank = !long_words, .at_line = true};
 }
 
@@ -49,27 +51,26 @@ struct Tokenizer::Impl {
   TokenId bos = LLAMA_TOKEN_NULL;
   TokenId eos = LLAMA_TOKEN_NULL;
   bool adds_bos = false;
-  bool in_pieces = false;         // a byte-pair vocabulary: long texts are cut
-  CutRules plain_cuts;            // for texts in which only user-defined tokens are recognised
-  CutRules special_cuts;          // and control tokens too
+  bool in_pieces = false;  // a byte-pair vocabulary: long texts are cut
+  CutRules plain_cuts;     // for texts in which only user-defined tokens are recognised
+  CutRules special_cuts;   // and control tokens too
   std::string chat_template;
   std::vector<SpecialText> specials;
 
   bool holds(TokenId token) const { return token >= 0 && token < size; }
   Status check(TokenId token) const {
     if (holds(token)) return {};
-    return {Code::invalid_argument, "Token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(size) + " tokens."};
+    return {Code::invalid_argument,
+            "Token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(size) + " tokens."};
   }
   llama_token_attr attributes(TokenId token) const { return llama_vocab_get_attr(vocab, token); }
   // What a text may never turn into: a token that steers the model.
-  bool steers(TokenId token) const {
-    return (attributes(token) & LLAMA_TOKEN_ATTR_CONTROL) != 0 || llama_vocab_is_eog(vocab, token);
-  }
+  bool steers(TokenId token) const { return (attributes(token) & LLAMA_TOKEN_ATTR_CONTROL) != 0 || llama_vocab_is_eog(vocab, token); }
 
   void append_piece(TokenId token, bool special, std::string& out) const;
   void find_specials();
   Status append_tokens(std::string_view text, bool parse_special, std::vector<TokenId>& out) const;
-  Status append_in_pieces(std::string_view text, bool parse_special, std::vector<TokenId>& out) const;
+  Status append_in_pieces(std::string_view text, const TokenizeOptions& options, std::vector<TokenId>& out) const;
   Result<std::vector<TokenId>> spell_out(std::span<const TokenId> tokens) const;
 };
 
@@ -122,11 +123,12 @@ Status Tokenizer::Impl::append_tokens(std::string_view text, bool parse_special,
   return {Code::internal, "The text of " + std::to_string(text.size()) + " bytes has more tokens than can be counted."};
 }
 
-Status Tokenizer::Impl::append_in_pieces(std::string_view text, bool parse_special, std::vector<TokenId>& out) const {
-  const CutRules& rules = parse_special ? special_cuts : plain_cuts;
+Status Tokenizer::Impl::append_in_pieces(std::string_view text, const TokenizeOptions& options, std::vector<TokenId>& out) const {
+  const CutRules& rules = options.parse_special ? special_cuts : plain_cuts;
+  const size_t limit = std::clamp(options.piece_bytes, kMinPieceBytes, kMaxPieceBytes);
   while (!text.empty()) {
-    const size_t bytes = first_piece(text, kPieceBytes, rules);
-    BOUGH_RETURN_IF_ERROR(append_tokens(text.substr(0, bytes), parse_special, out));
+    const size_t bytes = first_piece(text, limit, rules);
+    BOUGH_RETURN_IF_ERROR(append_tokens(text.substr(0, bytes), options.parse_special, out));
     text.remove_prefix(bytes);
   }
   return {};
@@ -215,7 +217,7 @@ Result<std::vector<TokenId>> Tokenizer::tokenize(std::string_view text, const To
   const auto body = [&]() -> Status {
     std::string repaired;
     if (!is_utf8(text)) text = repaired = replace_invalid_utf8(text);
-    if (impl_->in_pieces) return impl_->append_in_pieces(text, options.parse_special, out);
+    if (impl_->in_pieces) return impl_->append_in_pieces(text, options, out);
     return impl_->append_tokens(text, options.parse_special, out);
   };
   BOUGH_RETURN_IF_ERROR(text.size() > kSmallText ? run_on_big_stack(kStackBytes, body) : run_guarded(body));
@@ -245,8 +247,7 @@ Result<std::string> Tokenizer::detokenize(std::span<const TokenId> tokens, bool 
     std::string first;
     impl_->append_piece(tokens[at], true, first);
     first.resize(first.size() + 8);
-    const int32_t n =
-        llama_detokenize(impl_->vocab, &tokens[at], 1, first.data(), static_cast<int32_t>(first.size()), false, special);
+    const int32_t n = llama_detokenize(impl_->vocab, &tokens[at], 1, first.data(), static_cast<int32_t>(first.size()), false, special);
     out.append(first, 0, static_cast<size_t>(std::max(n, 0)));
     ++at;
   }

@@ -1,6 +1,7 @@
 // Text to tokens and back, with the vocabulary of a GGUF file.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,8 +16,9 @@
 namespace bough {
 
 struct TokenizeOptions {
-  bool add_bos_as_model_says = true;  // put the vocabulary's BOS token first, if the vocabulary asks for one
-  bool parse_special = false;         // control tokens written in the text are recognised; never for a user's text
+  bool add_bos_as_model_says = true;      // put the vocabulary's BOS token first, if the vocabulary asks for one
+  bool parse_special = false;             // control tokens written in the text are recognised; never for a user's text
+  size_t piece_bytes = size_t{64} << 10;  // longer texts go through the library in pieces of at most this size, 1 KiB to 64 KiB
 };
 
 // A token that is recognised by its text alone and is not text itself (types control and unknown).
@@ -50,12 +52,12 @@ class Tokenizer {
 
   int64_t vocab_size() const;
   // False for tokens outside the vocabulary.
-  bool is_eog(TokenId token) const;      // ends the generation
+  bool is_eog(TokenId token) const;  // ends the generation
   bool is_control(TokenId token) const;
   std::optional<TokenId> bos() const;
   std::optional<TokenId> eos() const;
-  bool adds_bos() const;                      // the vocabulary wants BOS first, and has one
-  const std::string& chat_template() const;   // Jinja source; empty if the file has none
+  bool adds_bos() const;                     // the vocabulary wants BOS first, and has one
+  const std::string& chat_template() const;  // Jinja source; empty if the file has none
   std::span<const SpecialText> special_texts() const;
 
  private:

@@ -41,11 +41,13 @@ int64_t slice_end(int64_t from, int64_t end, int64_t most) {
 }
 
 Result<Batch> make_batch(std::span<const Slice> slices, int query_block) {
-  for (size_t i = 0; i < slices.size(); ++i) {
-    const Slice& slice = slices[i];
+  for (const Slice& slice : slices) {
     if (slice.decode && slice.tokens.size() != 1) {
       return Status(Code::invalid_argument, "a decode row takes 1 token, not " + std::to_string(slice.tokens.size()));
     }
+  }
+  for (size_t i = 0; i < slices.size(); ++i) {
+    const Slice& slice = slices[i];
     Status status = slice.sequence->pages.extend(slice.sequence->length() + static_cast<int64_t>(slice.tokens.size()));
     if (!status.ok()) {
       for (size_t j = 0; j < i; ++j) take_back(slices[j]);

@@ -1,0 +1,72 @@
+// Engines over tiny random models, for tests of the engine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bough/engine.h"
+#include "model/config.h"
+#include "model/forward.h"
+#include "model/weights.h"
+#include "sched/scheduler.h"
+#include "support/tiny_gguf.h"
+
+namespace bough::test {
+
+// Trained to 1,024 tokens, attention peaked enough that the selection matters.
+TinyModel peaked_model();
+
+// Two stages, the first layer with twice the k: pruned from 257 tokens on.
+inline constexpr const char* kSmallPlan =
+    R"({"mode":"stages","sinks":64,"window":128,"stages":[{"chunk":32,"query_stride":4},{"chunk":8,"keep":256}],"k":64,)"
+    R"("first":{"layers":1,"k":128,"scan":"chunk-indexed"},"refresh":[4,2],"tail":64})";
+
+// A model file that goes away with this object.
+class TinyFile {
+ public:
+  explicit TinyFile(const TinyModel& spec, uint64_t seed = 11);
+  ~TinyFile();
+  TinyFile(const TinyFile&) = delete;
+  TinyFile& operator=(const TinyFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  // Fails the test and gives null when the engine does not open.
+  std::unique_ptr<Engine> engine(const std::string& plan, DType kv = DType::f32, int threads = 1) const;
+
+ private:
+  std::string path_;
+};
+
+// Ordinary tokens of the tiny vocabulary.
+std::vector<TokenId> tiny_text(int64_t count, uint64_t seed = 5);
+std::vector<float> logits_of(const Session& session);
+std::unique_ptr<Session> session_of(Engine& engine);
+// The last row of `logits`.
+std::vector<float> last_row(std::span<const float> logits);
+
+// The layer loop over a model in memory, without the engine around it: steps over batches of several sequences.
+class TinyForward {
+ public:
+  TinyForward(const TinyModel& spec, const AttentionPlan& plan, DType kv, uint64_t seed = 11);
+
+  std::unique_ptr<Sequence> sequence() { return std::make_unique<Sequence>(&pool_, config_.layers); }
+  const AttentionSetup& setup() const { return forward_->setup(); }
+  const ModelConfig& config() const { return config_; }
+  PagePool& pool() { return pool_; }
+  // One step as the engine makes it: counters and restarts included. Logits [rows, vocab], decode slices first.
+  std::vector<float> step(std::span<const Slice> slices);
+
+ private:
+  std::vector<std::byte> bytes_;
+  GgufFile file_;
+  ModelConfig config_;
+  Weights weights_;
+  PagePool pool_;
+  std::optional<Forward> forward_;
+};
+
+}  // namespace bough::test

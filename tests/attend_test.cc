@@ -73,6 +73,7 @@ class AttendTest : public testing::TestWithParam<BodyCase> {
   CaseShape shape() const { return {.type = GetParam().type}; }
 
   void compare(const CaseShape& shape, const std::vector<SequenceSpec>& sequences, const ListSpec& lists, const std::string& what) {
+    if (GetParam().body == "ref") return;  // the oracle itself is held to textbook attention
     const AttentionCase c(shape, sequences, 17);
     const Input input = c.input();
     const Lists selected = test::random_lists(input.batch, lists, 3);
@@ -121,8 +122,9 @@ TEST_P(AttendTest, EqualsTheOracleForEveryKindOfList) {
   for (const int64_t sinks : {0, 64, 256}) {
     for (const int list_heads : {1, 2}) {
       const std::string what = "sinks " + std::to_string(sinks) + ", list heads " + std::to_string(list_heads);
-      compare(shape(), ragged(), {.list_heads = list_heads, .sinks = sinks, .window = 64, .chunk = 16, .most = 7}, what);
-      compare(shape(), ragged(), {.list_heads = list_heads, .sinks = sinks, .window = 64, .most = 0}, what + ", nothing selected");
+      const CaseShape shape = {.type = GetParam().type, .heads = 4, .d = 32};
+      compare(shape, ragged(), {.list_heads = list_heads, .sinks = sinks, .window = 64, .chunk = 16, .most = 7}, what);
+      compare(shape, ragged(), {.list_heads = list_heads, .sinks = sinks, .window = 64, .most = 0}, what + ", nothing selected");
     }
   }
   for (const int64_t block : {1, 17, 64}) {

@@ -104,6 +104,12 @@ Result<PasskeyParts> passkey_parts(const Engine& engine, const std::string& key)
   BOUGH_ASSIGN_OR_RETURN(parts.needle, engine.tokenize(" The pass key is " + key + ". Remember it. " + key + " is the pass key.", false));
   BOUGH_ASSIGN_OR_RETURN(parts.question, engine.tokenize(question, false));
   BOUGH_ASSIGN_OR_RETURN(parts.answer, engine.tokenize(" " + key, false));
+  while (parts.answer.size() > 1) {
+    BOUGH_ASSIGN_OR_RETURN(const std::string piece, engine.detokenize(std::span(parts.answer).first(1)));
+    if (piece.find_first_of("0123456789") != std::string::npos) break;
+    parts.question.push_back(parts.answer.front());
+    parts.answer.erase(parts.answer.begin());
+  }
   return parts;
 }
 

@@ -1,7 +1,8 @@
 // The passkey task: five digits hidden in a long text, asked for at its end. Raw prompt, no chat template.
 //
-// A prompt is introduction + haystack with the needle after a full stop + question; the answer ' K' is fed as decode rows. A trial is
-// exact when every answer token was the model's first choice.
+// A prompt is introduction + haystack with the needle after a full stop + question; the answer's digits are fed as decode rows. A trial
+// is exact when each of them was the model's first choice. Where the vocabulary spells ' K' with a blank before the first digit, the
+// blank belongs to the question: whether a model would have begun with another word is not what the task asks.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,7 @@ struct PasskeyParts {
   std::vector<TokenId> introduction;
   std::vector<TokenId> needle;
   std::vector<TokenId> question;
-  std::vector<TokenId> answer;
+  std::vector<TokenId> answer;  // the tokens that hold the digits
 };
 
 struct PasskeyPrompt {

@@ -8,7 +8,8 @@ namespace bough {
 
 int64_t AttentionSetup::rope_positions(int64_t length) const {
   if (plan.mode == Mode::dense) return length;
-  int64_t most = std::max(plan.context_tokens(), std::min(length, plan.dense_below));
+  // A working set that holds every token grows until the next refresh.
+  int64_t most = std::max(plan.context_tokens(), std::min(length, plan.dense_below + plan.last_refresh()));
   const bool indexed = plan.scan == Scan::chunk_indexed || (plan.first && plan.first->scan == Scan::chunk_indexed);
   if (indexed) most = std::max(most, trained_context);
   return most + RopeTable::kTile;
@@ -53,22 +54,21 @@ void Pruner::place_windows(const Call& call) {
   }
 }
 
-// Decode blocks that begin at this stage: the saved inputs, and the chunks of text that has left the window since the grid was laid.
+// Decode blocks that begin at this stage: the saved inputs, and the chunks of text that has left the window since they were saved.
 void Pruner::load_inputs(const Call& call, int stage) {
   const int list_heads = setup_->list_heads();
   const int chunk = setup_->plan.stages[static_cast<size_t>(stage)].chunk;
   for (size_t b = 0; b < refreshed_.size(); ++b) {
     if (first_[b] != stage) continue;
-    const LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
-    const StageInput& saved = state.inputs[static_cast<size_t>(stage - 1)];
+    StageInput& saved = call.states[b]->layers[static_cast<size_t>(call.layer)].inputs[static_cast<size_t>(stage - 1)];
     int32_t count = 0;
     for (int h = 0; h < list_heads; ++h) {
       int32_t* out = &inputs_.start[(b * static_cast<size_t>(list_heads) + static_cast<size_t>(h)) * static_cast<size_t>(inputs_.capacity)];
-      const int32_t* from = saved.start.data() + static_cast<ptrdiff_t>(h) * saved.count;
-      count = static_cast<int32_t>(std::lower_bound(from, from + saved.count, state.grid_end) - from);
-      std::copy_n(from, count, out);
-      for (int64_t start = state.grid_end; start < w0_[b]; start += chunk) out[count++] = static_cast<int32_t>(start);
+      std::copy_n(saved.start.data() + static_cast<ptrdiff_t>(h) * saved.count, saved.count, out);
+      count = saved.count;
+      for (int64_t start = saved.end; start < w0_[b]; start += chunk) out[count++] = static_cast<int32_t>(start);
     }
+    saved.end += static_cast<int64_t>(count - saved.count) * chunk;
     inputs_.count[b] = count;
   }
 }
@@ -80,6 +80,7 @@ void Pruner::save_inputs(const Call& call, int stage) {
     LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
     state.inputs.resize(setup_->plan.stages.size() - 1);
     StageInput& saved = state.inputs[static_cast<size_t>(stage - 1)];
+    if (first_[b] < stage) saved.end = stage == 1 ? state.grid_end : state.inputs[static_cast<size_t>(stage - 2)].end;
     saved.count = inputs_.count[b];
     saved.start.resize(list_heads * static_cast<size_t>(saved.count));
     for (size_t h = 0; h < list_heads; ++h) {
@@ -87,6 +88,18 @@ void Pruner::save_inputs(const Call& call, int stage) {
                   saved.start.begin() + static_cast<ptrdiff_t>(h) * saved.count);
     }
   }
+}
+
+// Do all candidates below `limit` survive? All lists of a block keep equally many: with different numbers the longer ones lose some.
+bool Pruner::all_fit(const Candidates& candidates, int64_t block, int64_t limit, int64_t keep) {
+  int64_t least = INT64_MAX, most = 0;
+  for (int head = 0; head < candidates.list_heads; ++head) {
+    int64_t n = candidates.count[block];
+    while (n > 0 && candidates.at(block, head, n - 1) >= limit) --n;
+    least = std::min(least, n);
+    most = std::max(most, n);
+  }
+  return most <= keep && least == most;
 }
 
 // Scores the blocks whose candidates do not all fit, and keeps the best of each list.
@@ -98,11 +111,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
   int64_t most = 0;
   for (size_t b = 0; b < blocks; ++b) {
     if (first_[b] > stage) continue;
-    int64_t competing = candidates.count[b];
-    if (last) {
-      while (competing > 0 && candidates.at(static_cast<int64_t>(b), 0, competing - 1) >= w0_[b]) --competing;
-    }
-    if (competing <= keep) continue;
+    if (all_fit(candidates, static_cast<int64_t>(b), last ? w0_[b] : INT64_MAX, keep)) continue;
     active_[b] = 1;
     most = std::max<int64_t>(most, candidates.count[b]);
     chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;

@@ -59,6 +59,7 @@ class Pruner {
   void place_windows(const Call& call);
   void run_stage(const Call& call, int stage);
   void load_inputs(const Call& call, int stage);
+  static bool all_fit(const Candidates& candidates, int64_t block, int64_t limit, int64_t keep);
   void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
   void save_inputs(const Call& call, int stage);
   void save_selected(const Call& call);

@@ -9,10 +9,11 @@
 
 namespace bough {
 
-// A stage's input lists as they were when the stage before it last ran. [lh, count]
+// A stage's input lists when it last ran. INVARIANT: every token in [sinks, end) was offered to this stage or to one before it.
 struct StageInput {
-  std::vector<int32_t> start;
-  int32_t count = 0;  // of each list head
+  std::vector<int32_t> start;  // [lh, count]
+  int32_t count = 0;           // of each list head
+  int64_t end = 0;
 };
 
 struct LayerState {

@@ -1,0 +1,135 @@
+// linear: every body against the scalar one, and the same bits whatever rows and threads come with a row.
+#include <ggml.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "steps/model_bodies.h"
+#include "support/attention_case.h"
+#include "support/weights.h"
+
+namespace bough {
+namespace {
+
+using test::random_rows;
+using test::RandomMatrix;
+
+const ModelBodies& fast() { return model_bodies().front(); }
+const ModelBodies& oracle() { return model_bodies().back(); }
+
+// Root mean square distance from the product of the dequantised weights with f32 rows, whose elements have unit deviation. prefill rounds
+// both to bf16 (8 bits of mantissa), unless the weights are f32; decode rounds the row as ggml's dot product wants it: f16, or 8-bit blocks
+// of 32.
+struct Tolerance {
+  int type;
+  double prefill;
+  double decode;
+};
+constexpr Tolerance kTolerances[] = {
+    {GGML_TYPE_F32, 1e-6, 1e-6},  {GGML_TYPE_F16, 8e-3, 1e-3},  {GGML_TYPE_Q8_0, 8e-3, 1e-2},
+    {GGML_TYPE_Q4_0, 8e-3, 1e-2}, {GGML_TYPE_Q4_1, 8e-3, 1e-2},
+};
+
+double error(const std::vector<float>& y, const std::vector<float>& expected) {
+  double sum = 0;
+  for (size_t i = 0; i < y.size(); ++i) sum += std::pow(static_cast<double>(y[i]) - expected[i], 2);
+  return y.size() == expected.size() ? std::sqrt(sum / static_cast<double>(y.size())) : INFINITY;
+}
+
+struct Options {
+  Phase phase = Phase::prefill;
+  bool add = false;
+  PackedWeights* packed = nullptr;
+};
+
+std::vector<float> product(const ModelBodies& bodies, const std::vector<float>& x, const Tensor& w, const Options& options = {}) {
+  const auto rows = static_cast<int64_t>(x.size()) / w.cols;
+  std::vector<float> y = random_rows(rows, w.rows, 77);  // what `add` adds to, and what must be gone without it
+  bodies.linear({x.data(), rows, w, options.phase, options.add, y.data(), options.packed});
+  return y;
+}
+
+class Linear : public testing::TestWithParam<Tolerance> {};
+
+TEST_P(Linear, EqualsTheOracle) {
+  for (const int64_t n : {1, 33, 96, 130, 500}) {
+    const RandomMatrix w(GetParam().type, n, 64, 1);
+    for (const int64_t rows : {1, 63, 64, 65, 130}) {
+      const std::vector<float> x = random_rows(rows, 64, 2);
+      for (const bool add : {false, true}) {
+        const std::vector<float> expected = product(oracle(), x, w.tensor(), {.add = add});
+        const std::string what = test::type_name(GetParam().type) + ", N " + std::to_string(n) + ", rows " + std::to_string(rows);
+        EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::prefill, add}), expected), GetParam().prefill) << what;
+        EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::decode, add}), expected), GetParam().decode) << what;
+      }
+    }
+  }
+}
+
+TEST_P(Linear, LongRows) {
+  const RandomMatrix w(GetParam().type, 40, 1536, 3);
+  const std::vector<float> x = random_rows(5, 1536, 4);
+  const std::vector<float> expected = product(oracle(), x, w.tensor());
+  EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::prefill}), expected), GetParam().prefill);
+  EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::decode}), expected), GetParam().decode);
+}
+
+TEST_P(Linear, ARowAloneHasTheSameBits) {
+  constexpr int64_t kRows = 131, kCols = 96, kFeatures = 416;
+  const RandomMatrix w(GetParam().type, kFeatures, kCols, 5);
+  const std::vector<float> x = random_rows(kRows, kCols, 6);
+  for (const Phase phase : {Phase::prefill, Phase::decode}) {
+    const std::vector<float> all = product(fast(), x, w.tensor(), {phase});
+    for (const int64_t row : {int64_t{0}, int64_t{1}, int64_t{31}, int64_t{63}, int64_t{64}, kRows - 1}) {
+      const std::vector<float> one(x.begin() + row * kCols, x.begin() + (row + 1) * kCols);
+      const std::vector<float> alone = product(fast(), one, w.tensor(), {phase});
+      EXPECT_TRUE(test::same_bits(alone, {all.data() + row * kFeatures, static_cast<size_t>(kFeatures)})) << "row " << row;
+    }
+  }
+}
+
+TEST_P(Linear, ThreadsDoNotMatter) {
+  const RandomMatrix w(GetParam().type, 200, 64, 7);
+  const std::vector<float> x = random_rows(130, 64, 8);
+  for (const Phase phase : {Phase::prefill, Phase::decode}) {
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 3}) {
+      test::with_threads(threads, [&] { results.push_back(product(fast(), x, w.tensor(), {phase, true})); });
+    }
+    EXPECT_TRUE(test::same_bits(results[0], results[1]));
+    EXPECT_TRUE(test::same_bits(results[0], results[2]));
+  }
+}
+
+// Kept panels, panels beyond the budget and panels made for one call hold the same.
+TEST_P(Linear, PackedWeightsDoNotMatter) {
+  const RandomMatrix first(GetParam().type, 130, 64, 9), second(GetParam().type, 70, 64, 10);
+  const std::vector<float> x = random_rows(65, 64, 11);
+  for (const size_t budget : {size_t{0}, size_t{48000}, size_t{1} << 30}) {
+    const PackedWeightsPtr packed = make_packed_weights(budget);
+    for (int turn = 0; turn < 2; ++turn) {
+      for (const RandomMatrix* w : {&first, &second}) {
+        const std::vector<float> kept = product(fast(), x, w->tensor(), {.packed = packed.get()});
+        EXPECT_TRUE(test::same_bits(kept, product(fast(), x, w->tensor()))) << "budget " << budget << ", turn " << turn;
+      }
+    }
+  }
+}
+
+// The same weights used with and without `add` share their packed form.
+TEST_P(Linear, PackedWeightsServeAdding) {
+  const RandomMatrix w(GetParam().type, 416, 64, 12);
+  const std::vector<float> x = random_rows(66, 64, 13);
+  const PackedWeightsPtr packed = make_packed_weights(size_t{1} << 30);
+  for (const bool add : {false, true}) {
+    EXPECT_TRUE(test::same_bits(product(fast(), x, w.tensor(), {Phase::prefill, add, packed.get()}),
+                                product(fast(), x, w.tensor(), {Phase::prefill, add})));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Linear, testing::ValuesIn(kTolerances), [](const auto& info) { return test::type_name(info.param.type); });
+
+}  // namespace
+}  // namespace bough

@@ -1,15 +1,23 @@
-// Quality tasks: prompts, prefixes, results. What needs a model is in the model tests.
+// Quality tasks: prompts, prefixes, results; figures of a tiny random model.
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <cmath>
+#include <filesystem>
+#include <memory>
 #include <numeric>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "eval/corpus.h"
 #include "eval/passkey.h"
 #include "eval/ppl.h"
 #include "eval/report.h"
 #include "eval/score.h"
+#include "support/tiny_gguf.h"
 
 namespace bough::eval {
 namespace {
@@ -189,6 +197,93 @@ TEST(Report, TableColumnsAlign) {
   cell.plan = "default";
   cell.text = "filler";
   EXPECT_EQ(cell_table_header().size(), cell_table_row(cell).size());
+}
+
+// What the tasks measure on a tiny random model under a plan that prunes at its lengths.
+class TinyTasks : public ::testing::Test {
+ protected:
+  TinyTasks() {
+    const std::string path = ::testing::TempDir() + "bough_eval_" + std::to_string(getpid()) + ".gguf";
+    const Status written = write_tiny_gguf(path, {}, 11);
+    EXPECT_TRUE(written.ok()) << written.message();
+    Result<std::unique_ptr<Engine>> opened = Engine::open({.model = path, .plan = small_plan});
+    EXPECT_TRUE(opened.ok()) << opened.status().message();
+    if (opened.ok()) engine_ = std::move(*opened);
+    std::filesystem::remove(path);
+  }
+
+  static constexpr const char* small_plan =
+      R"({"mode":"stages","sinks":64,"window":128,"stages":[{"chunk":64,"query_block":64,"query_stride":4},)"
+      R"({"chunk":8,"keep":256,"query_block":64,"query_stride":1}],"k":128,"refresh":[4,2],"tail":64})";
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(TinyTasks, SharedPrefixesChangeNothing) {
+  ASSERT_NE(engine_, nullptr);
+  const auto filler = filler_corpus(*engine_);
+  ASSERT_TRUE(filler.ok());
+  PasskeyOptions options{.length = 1200, .trials = 4, .seed = 3};
+  std::vector<PasskeyResult> shared;
+  options.on_result = [&](const PasskeyResult& result) { shared.push_back(result); };
+  const auto cell = run_passkey(*engine_, *filler, options);
+  ASSERT_TRUE(cell.ok()) << cell.status().message();
+  std::vector<PasskeyResult> fresh;
+  options.share_prefixes = false;
+  options.on_result = [&](const PasskeyResult& result) { fresh.push_back(result); };
+  const auto fresh_cell = run_passkey(*engine_, *filler, options);
+  ASSERT_TRUE(fresh_cell.ok()) << fresh_cell.status().message();
+  ASSERT_EQ(shared.size(), 4u);
+  ASSERT_EQ(fresh.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(shared[i].trial, 3 - static_cast<int>(i)) << "from the deepest needle on";
+    EXPECT_EQ(shared[i].nll, fresh[i].nll) << "trial " << shared[i].trial;
+    EXPECT_EQ(shared[i].right, fresh[i].right);
+  }
+  EXPECT_LT(cell->tokens, fresh_cell->tokens);
+  EXPECT_EQ(cell->cross_entropy, fresh_cell->cross_entropy);
+  EXPECT_EQ(cell->task, "passkey");
+  EXPECT_EQ(cell->text, "filler");
+}
+
+TEST_F(TinyTasks, ProgressReachesTheTotalAndCanCancel) {
+  ASSERT_NE(engine_, nullptr);
+  const auto filler = filler_corpus(*engine_);
+  PasskeyOptions options{.length = 700, .trials = 2};
+  Progress last;
+  options.progress = [&](const Progress& p) {
+    EXPECT_GE(p.done, last.done);
+    last = p;
+    return true;
+  };
+  ASSERT_TRUE(run_passkey(*engine_, *filler, options).ok());
+  EXPECT_GT(last.total, 700);
+  EXPECT_EQ(last.done, last.total);
+  options.progress = [](const Progress&) { return false; };
+  const auto cancelled = run_passkey(*engine_, *filler, options);
+  ASSERT_FALSE(cancelled.ok());
+  EXPECT_EQ(cancelled.status().code(), Code::cancelled);
+}
+
+TEST_F(TinyTasks, CrossEntropyIsOfTheLast512Tokens) {
+  ASSERT_NE(engine_, nullptr);
+  const auto filler = filler_corpus(*engine_);
+  const std::vector<TokenId> text = *filler->piece(0, 600);
+  const auto cell = run_ppl(*engine_, {"text", text, false}, {.length = 600});
+  ASSERT_TRUE(cell.ok()) << cell.status().message();
+  EXPECT_EQ(cell->trials, 1);
+  EXPECT_EQ(cell->tokens, 599);
+  EXPECT_FALSE(cell->exact.has_value());
+
+  // Token 88 is the first of the last 512; it is predicted by the row of token 87, with which this reading ends.
+  const auto session = engine_->new_session();
+  ASSERT_TRUE(session.ok());
+  double nll = 0;
+  const auto vocab = static_cast<size_t>(engine_->info().vocab);
+  ASSERT_TRUE((*session)->append(text, {.logits = 513}).ok());
+  ASSERT_EQ((*session)->logits().size(), 513 * vocab);
+  for (size_t i = 0; i < 512; ++i) nll += score_token((*session)->logits().subspan(i * vocab, vocab), text[88 + i])->nll;
+  EXPECT_NEAR(cell->cross_entropy, nll / 512, 1e-5);
+  EXPECT_FALSE(run_ppl(*engine_, *filler, {.length = 512}).ok());
 }
 
 }  // namespace

@@ -55,7 +55,8 @@ struct AnswerOptions {
 inline constexpr int64_t max_answer_tokens = 1'048'576;
 inline constexpr int64_t max_length = 16'777'216;  // tokens, of any prompt or depth asked for
 
-void add_model_options(CLI::App& command, ModelOptions& options);
+void add_model_option(CLI::App& command, ModelOptions& options);   // -m and -v
+void add_model_options(CLI::App& command, ModelOptions& options);  // and threads, KV type
 void add_plan_option(CLI::App& command, std::string& plan);
 void add_answer_options(CLI::App& command, AnswerOptions& options);
 

@@ -80,8 +80,13 @@ std::vector<int64_t> read_number_list(std::string_view text) {
   return numbers;
 }
 
-void add_model_options(CLI::App& command, ModelOptions& options) {
+void add_model_option(CLI::App& command, ModelOptions& options) {
   command.add_option("-m,--model", options.model, "Model, a GGUF file; without it the embedded SmolLM2-135M-Instruct")->type_name("FILE");
+  command.add_flag("-v,--verbose", options.verbose, "Log what was chosen on stderr");
+}
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  add_model_option(command, options);
   command.add_option("-t,--threads", options.threads, "Threads, 1 to 1024; without it as many as the process may use")
       ->check(whole_number(1, 1024))
       ->type_name("N");
@@ -90,7 +95,6 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
           [](std::string& text) { return text == "bf16" || text == "f32" ? std::string() : "'" + text + "' is neither bf16 nor f32"; }, ""))
       ->type_name("TYPE")
       ->capture_default_str();
-  command.add_flag("-v,--verbose", options.verbose, "Log what was chosen on stderr");
 }
 
 void add_plan_option(CLI::App& command, std::string& plan) {

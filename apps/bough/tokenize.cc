@@ -11,6 +11,7 @@
 #include "format.h"
 #include "input.h"
 #include "log.h"
+#include "text/tokenizer.h"
 
 namespace bough::cli {
 namespace {
@@ -36,10 +37,10 @@ std::string visible(const std::string& piece) {
 
 void print_text(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
-void print_tokens(const Engine& engine, std::span<const TokenId> tokens, bool json) {
+void print_tokens(const Tokenizer& tokenizer, std::span<const TokenId> tokens, bool json) {
   std::string out;
   for (const TokenId token : tokens) {
-    const Result<std::string> piece = engine.detokenize(std::span(&token, 1), /*special=*/true);
+    const Result<std::string> piece = tokenizer.piece(token, /*special=*/true);
     const std::string text = visible(piece.ok() ? *piece : std::string());
     if (json) {
       out += R"({"id":)" + std::to_string(token) + R"(,"piece":)" + text + "}\n";
@@ -55,24 +56,32 @@ void print_tokens(const Engine& engine, std::span<const TokenId> tokens, bool js
   print_text(out);
 }
 
-Status print_result(const Engine& engine, std::span<const TokenId> tokens, const TokenizeOptions& options) {
+Status print_result(const Tokenizer& tokenizer, std::span<const TokenId> tokens, const TokenizeOptions& options) {
   if (options.count) {
     const std::string number = std::to_string(tokens.size());
     print_line(options.json ? R"({"tokens":)" + number + "}" : number);
     return Status();
   }
   if (options.head == 0) {
-    print_tokens(engine, tokens, options.json);
+    print_tokens(tokenizer, tokens, options.json);
     return Status();
   }
   const auto first = tokens.first(static_cast<size_t>(std::min<int64_t>(options.head, static_cast<int64_t>(tokens.size()))));
-  BOUGH_ASSIGN_OR_RETURN(const std::string text, engine.detokenize(first, options.special));
+  BOUGH_ASSIGN_OR_RETURN(const std::string text, tokenizer.detokenize(first, options.special));
   if (options.json) {
     print_line(Json({{"tokens", first.size()}, {"text", text}}).dump(-1, ' ', false, Json::error_handler_t::replace));
   } else {
     print_text(text);
   }
   return Status();
+}
+
+// Only the vocabulary is needed, and its reader wants a file that was checked.
+Result<std::unique_ptr<Tokenizer>> open_tokenizer(const ModelOptions& options) {
+  BOUGH_ASSIGN_OR_RETURN(const std::string model, find_model(options));
+  BOUGH_ASSIGN_OR_RETURN(const ModelInfo info, inspect_model(model));
+  log_info("model " + model + ": " + info.name + ", " + grouped(info.vocab) + " tokens in its vocabulary");
+  return Tokenizer::open(model);
 }
 
 int tokenize(const TokenizeOptions& options, bool has_text) {
@@ -85,11 +94,11 @@ int tokenize(const TokenizeOptions& options, bool has_text) {
   }
   const Result<std::string> text = has_text ? Result<std::string>(options.text) : read_text(options.file.empty() ? "-" : options.file);
   if (!text.ok()) return fail(text.status());
-  const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, "dense");
-  if (!engine.ok()) return fail(engine.status());
-  const Result<std::vector<TokenId>> tokens = (*engine)->tokenize(*text, options.bos, options.special);
+  const Result<std::unique_ptr<Tokenizer>> tokenizer = open_tokenizer(options.model);
+  if (!tokenizer.ok()) return fail(tokenizer.status());
+  const Result<std::vector<TokenId>> tokens = (*tokenizer)->tokenize(*text, {options.bos, options.special});
   if (!tokens.ok()) return fail(tokens.status());
-  const Status printed = print_result(**engine, *tokens, options);
+  const Status printed = print_result(**tokenizer, *tokens, options);
   if (!printed.ok()) return fail(printed);
   if (std::fflush(stdout) != 0) return fail(Status(Code::io_error, "standard output does not take the tokens"));
   return exit_ok;
@@ -107,7 +116,7 @@ void add_tokenize(CLI::App& app, Action& action) {
   command->add_flag("--bos", options->bos, "With the model's start token, if it wants one");
   command->add_flag("--special", options->special, "Recognise control tokens written in the text");
   command->add_flag("--json", options->json, "One JSON object a line");
-  add_model_options(*command, options->model);
+  add_model_option(*command, options->model);
   command->footer(
       "Examples:\n"
       "  bough tokenize \"The sky is blue.\"\n"

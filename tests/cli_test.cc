@@ -1,0 +1,269 @@
+// The program `bough`: bad input, where each mistake has its exit code and one sentence on stderr that names it, and tiny models.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "support/run_program.h"
+#include "support/tiny_gguf.h"
+
+namespace bough {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr int failed = 1;
+constexpr int usage = 2;
+
+class Cli : public ::testing::Test {
+ protected:
+  Cli() {
+    folder_ = ::testing::TempDir() + "bough_cli_XXXXXX";
+    if (mkdtemp(folder_.data()) == nullptr) ADD_FAILURE() << "no folder for the test's files";
+    text_ = file("text.txt", "The sky is blue.");
+  }
+  ~Cli() override { std::filesystem::remove_all(folder_); }
+
+  std::string file(const std::string& name, const std::string& content) const {
+    const std::string path = folder_ + "/" + name;
+    std::ofstream(path, std::ios::binary) << content;
+    return path;
+  }
+
+  static Ran bough(std::vector<std::string> words, const std::string& input = "") {
+    words.insert(words.begin(), BOUGH_CLI);
+    return run_program(words, {.input = input});
+  }
+
+  // One line "bough: ..." that holds `part`, nothing on stdout, this exit code.
+  static void expect_error(const std::vector<std::string>& words, int code, const std::string& part) {
+    const Ran ran = bough(words);
+    EXPECT_EQ(ran.exit_code, code) << ran.err;
+    EXPECT_THAT(ran.err, StartsWith("bough: "));
+    EXPECT_THAT(ran.err, HasSubstr(part));
+    EXPECT_THAT(ran.err, EndsWith("\n"));
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+    EXPECT_THAT(ran.out, IsEmpty());
+  }
+
+  std::string tiny_model() const {
+    const std::string path = folder_ + "/tiny.gguf";
+    const Status written = write_tiny_gguf(path, {}, 7);
+    EXPECT_TRUE(written.ok()) << written.message();
+    return path;
+  }
+
+  std::string folder_;
+  std::string text_;
+};
+
+TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
+  const Ran ran = bough({"--help"});
+  EXPECT_EQ(ran.exit_code, 0);
+  for (const char* command : {"ask", "run", "inspect", "tokenize", "bench", "eval"}) EXPECT_THAT(ran.out, HasSubstr(command));
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"ask"}, {"run"}, {"inspect"}, {"tokenize"}, {"bench"}, {"eval"}, {"eval", "passkey"}, {"eval", "ppl"}}) {
+    std::vector<std::string> words = command;
+    words.emplace_back("--help");
+    const Ran help = bough(words);
+    EXPECT_EQ(help.exit_code, 0);
+    EXPECT_THAT(help.out, HasSubstr("Example"));
+    EXPECT_THAT(help.out, HasSubstr("bough " + command.front()));
+    EXPECT_THAT(help.err, IsEmpty());
+  }
+}
+
+TEST_F(Cli, NothingAtAllShowsTheHelp) {
+  const Ran ran = bough({});
+  EXPECT_EQ(ran.exit_code, usage);
+  EXPECT_THAT(ran.err, HasSubstr("ask"));
+}
+
+TEST_F(Cli, UnknownCommandsAndOptions) {
+  expect_error({"frobnicate"}, usage, "there is no command 'frobnicate'; known are ask, run, inspect, tokenize, bench, eval");
+  expect_error({"eval"}, usage, "eval needs a task: passkey or ppl");
+  expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, ppl");
+  expect_error({"ask", text_, "why?", "--frobnicate"}, usage, "--frobnicate");
+  expect_error({"--frobnicate"}, usage, "--frobnicate");
+  expect_error({"inspect", "a", "b"}, usage, "b");
+}
+
+TEST_F(Cli, FilesThatAreNoText) {
+  expect_error({"ask", folder_ + "/none.txt", "why?"}, failed, "there is no file '" + folder_ + "/none.txt'");
+  expect_error({"ask", folder_, "why?"}, failed, "is a directory");
+  expect_error({"ask", file("empty", ""), "why?"}, failed, "is empty");
+  expect_error({"ask", file("bom", "\xEF\xBB\xBF"), "why?"}, failed, "is empty");
+  expect_error({"ask", file("nul", std::string("text\0text", 9)), "why?"}, failed, "is not text: byte 4 is NUL");
+  expect_error({"ask", file("latin1", "caf\xE9 au lait"), "why?"}, failed, "is not UTF-8 text: byte 3");
+  expect_error({"ask", file("surrogate", "a\xED\xA0\x80"), "why?"}, failed, "is not UTF-8 text: byte 1");
+  expect_error({"ask", file("overlong", "a\xC0\xAF"), "why?"}, failed, "is not UTF-8 text: byte 1");
+  expect_error({"ask", file("cut", "ab\xE2\x82"), "why?"}, failed, "is not UTF-8 text: byte 2");
+  expect_error({"ask", "/dev/zero", "why?"}, failed, "is not text: byte 0 is NUL");
+  expect_error({"ask", text_, folder_ + "/none.txt", "why?"}, failed, "none.txt");
+  expect_error({"tokenize", "-f", folder_}, failed, "is a directory");
+  expect_error({"run", "-f", folder_ + "/none.txt"}, failed, "there is no file");
+  expect_error({"eval", "passkey", "--text", folder_ + "/none.txt"}, failed, "there is no file");
+}
+
+TEST_F(Cli, MissingWords) {
+  expect_error({"ask"}, usage, "at least one FILE and then the question");
+  expect_error({"ask", text_}, usage, "at least one FILE and then the question");
+  expect_error({"ask", text_, ""}, usage, "the question is empty");
+  expect_error({"ask", text_, "caf\xE9"}, usage, "the question is not UTF-8");
+  expect_error({"run", ""}, usage, "the prompt is empty");
+  expect_error({"run", "a", "-f", text_}, usage, "not both");
+  expect_error({"tokenize", "a", "-f", text_}, usage, "not both");
+  expect_error({"run"}, failed, "standard input is empty");
+  expect_error({"tokenize"}, failed, "standard input is empty");
+}
+
+TEST_F(Cli, QuestionsInBracketsStayWhole) {
+  // Split at its comma, the question would make a file of "[a".
+  expect_error({"ask", folder_ + "/none.txt", "[a, b]"}, failed, "none.txt");
+  expect_error({"ask", text_, "[a, b]", "-m", folder_ + "/none.gguf"}, failed, "none.gguf");
+  expect_error({"ask", folder_ + "/none.txt", "run"}, failed, "none.txt");
+}
+
+TEST_F(Cli, Plans) {
+  expect_error({"ask", text_, "why?", "--plan", "nope"}, usage, "nope");
+  expect_error({"ask", text_, "why?", "--plan", "nope"}, usage, "default, 3k");
+  expect_error({"ask", text_, "why?", "--plan", R"({"mode":)"}, usage, "JSON");
+  expect_error({"ask", text_, "why?", "--plan", R"({"mode":"dense","sinks":"many"})"}, usage, "sinks");
+  expect_error({"run", "a", "--plan", R"({"mode":"stages","sinks":-1})"}, usage, "-1");
+  expect_error({"inspect", "--plan", "nope"}, usage, "nope");
+  expect_error({"bench", "--plan", "nope"}, usage, "nope");
+  expect_error({"eval", "ppl", "--plan", "default", "--plan", "nope"}, usage, "nope");
+}
+
+TEST_F(Cli, NumbersOutOfRange) {
+  for (const char* threads : {"-1", "0", "100000", "9999999999999999999999"}) {
+    expect_error({"ask", text_, "why?", "--threads", threads}, usage, std::string("--threads: ") + threads + " is outside 1 to 1024");
+  }
+  expect_error({"ask", text_, "why?", "--threads", "two"}, usage, "'two' is not a whole number of 1 to 1024");
+  expect_error({"ask", text_, "why?", "--threads", "2x"}, usage, "'2x' is not a whole number");
+  expect_error({"ask", text_, "why?", "--threads"}, usage, "--threads");
+  for (const char* most : {"-5", "0", "1048577", "99999999999999999999999"}) {
+    expect_error({"run", "a", "--max-tokens", most}, usage, std::string("--max-tokens: ") + most + " is outside 1 to 1048576");
+  }
+  expect_error({"run", "a", "--temperature", "-1"}, usage, "--temperature: -1 is outside 0 to 100");
+  expect_error({"run", "a", "--temp", "nan"}, usage, "'nan' is not a number");
+  expect_error({"run", "a", "--temp", "inf"}, usage, "inf is outside 0 to 100");
+  expect_error({"run", "a", "--seed", "-1"}, usage, "--seed: -1 is outside 0 to");
+  expect_error({"run", "a", "--kv", "q8_0"}, usage, "'q8_0' is neither bf16 nor f32");
+  expect_error({"tokenize", "a", "--head", "0"}, usage, "--head: 0 is outside 1 to");
+  expect_error({"bench", "--what", "both"}, usage, "'both' is none of prefill, decode, all");
+  expect_error({"bench", "--depths", "0,-1"}, usage, "-1 is outside 0 to 16777216");
+  expect_error({"eval", "passkey", "--trials", "0"}, usage, "--trials: 0 is outside 1 to 10000");
+}
+
+TEST_F(Cli, LengthLists) {
+  expect_error({"eval", "passkey", "--lengths", "abc"}, usage, "'abc' is not a whole number of 1 to 16777216");
+  expect_error({"eval", "passkey", "--lengths", "8192,"}, usage, "'' is not a whole number");
+  expect_error({"eval", "passkey", "--lengths", ""}, usage, "'' is not a whole number");
+  expect_error({"eval", "passkey", "--lengths", "8192,1e9"}, usage, "'1e9' is not a whole number");
+  expect_error({"eval", "ppl", "--lengths", "0"}, usage, "0 is outside 1 to 16777216");
+  expect_error({"eval", "ppl", "--lengths", "16777217"}, usage, "16777217 is outside 1 to 16777216");
+  expect_error({"eval", "passkey", "--one-haystack", "--many-haystacks"}, usage, "exclude each other");
+}
+
+TEST_F(Cli, Models) {
+  expect_error({"run", "a", "-m", folder_ + "/none.gguf"}, failed, "none.gguf");
+  expect_error({"run", "a", "-m", folder_}, failed, folder_);
+  const std::string text_model = file("text.gguf", "this is no model, and long enough for a header");
+  expect_error({"run", "a", "-m", text_model}, failed, "text.gguf");
+  expect_error({"inspect", text_model}, failed, "text.gguf");
+  expect_error({"tokenize", "a", "-m", text_model}, failed, "text.gguf");
+  expect_error({"inspect", file("empty.gguf", "")}, failed, "empty.gguf");
+  expect_error({"inspect", file("cut.gguf", std::string("GGUF\3\0\0\0\7\0\0\0", 12))}, failed, "cut.gguf");
+  expect_error({"inspect", "a.gguf", "-m", "b.gguf"}, usage, "not both");
+}
+
+TEST_F(Cli, TruncatedModels) {
+  const std::string whole = tiny_model();
+  const auto size = std::filesystem::file_size(whole);
+  ASSERT_EQ(bough({"inspect", whole}).exit_code, 0);
+  for (const uintmax_t keep : {size - 1, size / 2, size / 8, uintmax_t{24}}) {
+    const std::string cut = folder_ + "/cut.gguf";
+    std::filesystem::copy_file(whole, cut, std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::resize_file(cut, keep);
+    expect_error({"inspect", cut}, failed, "cut.gguf");
+    expect_error({"run", "a", "-m", cut}, failed, "cut.gguf");
+    expect_error({"tokenize", "a", "-m", cut}, failed, "cut.gguf");
+  }
+}
+
+TEST_F(Cli, ATinyModelRuns) {
+  const std::string model = tiny_model();
+  const Ran ran = bough({"run", "The sky is blue.", "-n", "5", "-m", model, "--json"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr(R"("event":"summary")"));
+  const Ran asked = bough({"ask", text_, text_, "Why?", "-n", "5", "-m", model});
+  EXPECT_EQ(asked.exit_code, 0) << asked.err;
+  EXPECT_THAT(asked.err, HasSubstr("tokens/s"));
+  EXPECT_THAT(asked.err, HasSubstr("peak memory"));
+  const Ran count = bough({"tokenize", "--count", "-m", model}, "abc");
+  EXPECT_EQ(count.exit_code, 0);
+  EXPECT_EQ(count.out, "3\n");
+}
+
+TEST_F(Cli, TokenizeTakesTheFirstTokens) {
+  const Ran head = bough({"tokenize", "--head", "4", "-m", tiny_model()}, "0123456789");
+  EXPECT_EQ(head.exit_code, 0) << head.err;
+  EXPECT_EQ(head.out, "0123");
+  const Ran lines = bough({"tokenize", "--json", "-m", tiny_model()}, "\xC3\xA9");
+  EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 2) << "a character in two tokens keeps to its lines";
+}
+
+TEST_F(Cli, FinishedCellsAreSkipped) {
+  const std::string out = folder_ + "/cells.jsonl";
+  const std::vector<std::string> words = {"eval", "passkey", "--lengths", "400,500", "--trials", "2", "-m", tiny_model(), "--out", out, "--json"};
+  const Ran first = bough(words);
+  EXPECT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(std::count(first.out.begin(), first.out.end(), '\n'), 2);
+  const Ran again = bough(words);
+  EXPECT_EQ(again.exit_code, 0);
+  EXPECT_THAT(again.out, IsEmpty());
+  std::filesystem::resize_file(out, std::filesystem::file_size(out) - 10);  // as if the run had been killed while writing
+  const Ran mended = bough(words);
+  EXPECT_EQ(mended.exit_code, 0);
+  EXPECT_EQ(std::count(mended.out.begin(), mended.out.end(), '\n'), 1);
+  EXPECT_THAT(bough(words).out, IsEmpty());
+}
+
+TEST_F(Cli, InterruptEndsTheAnswer) {
+  const Ran ran = run_program({BOUGH_CLI, "run", "a", "-n", "1000000", "-m", tiny_model(), "--json"}, {.interrupt_at_output = true});
+  EXPECT_EQ(ran.exit_code, 130) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr(R"("finish":"cancelled")"));
+}
+
+TEST_F(Cli, TheDefaultModelMissing) {
+  ASSERT_EQ(setenv("BOUGH_CACHE", folder_.c_str(), 1), 0);
+  const Ran ran = bough({"run", "a"});
+  unsetenv("BOUGH_CACHE");
+  EXPECT_EQ(ran.exit_code, failed);
+  EXPECT_THAT(ran.err, HasSubstr(folder_ + "/models/SmolLM2-135M-Instruct.Q4_1.gguf"));
+  EXPECT_THAT(ran.err, HasSubstr("tools/fetch_model.sh"));
+}
+
+TEST_F(Cli, ResultFilesThatCannotBeWritten) {
+  expect_error({"eval", "ppl", "--out", folder_}, failed, "cannot be written");
+  expect_error({"eval", "ppl", "--out", folder_ + "/no/such/place"}, failed, "cannot be written");
+}
+
+TEST_F(Cli, StandardInputIsReadAsAFile) {
+  const Ran binary = bough({"ask", "-", "why?"}, std::string("a\0b", 3));
+  EXPECT_EQ(binary.exit_code, failed);
+  EXPECT_THAT(binary.err, HasSubstr("standard input is not text: byte 1 is NUL"));
+}
+
+}  // namespace
+}  // namespace bough

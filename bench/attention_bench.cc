@@ -45,7 +45,8 @@ struct Cache {
     const size_t elements = shape.page_bytes() / size_of(type);
     for (size_t i = 0; i < elements * kDifferent; ++i) store_element(pool.data(), i, type, normal(random));
     for (int64_t p = kDifferent; p < count; ++p) {
-      std::copy_n(&pool[static_cast<size_t>(p % kDifferent) * shape.page_bytes()], shape.page_bytes(), &pool[static_cast<size_t>(p) * shape.page_bytes()]);
+      std::copy_n(&pool[static_cast<size_t>(p % kDifferent) * shape.page_bytes()], shape.page_bytes(),
+                  &pool[static_cast<size_t>(p) * shape.page_bytes()]);
     }
     std::vector<int64_t> order(static_cast<size_t>(count));
     std::iota(order.begin(), order.end(), int64_t{0});
@@ -92,7 +93,8 @@ double checksum(const std::vector<float>& x) {
 
 // Runs f and prints its line; slow steps run fewer times.
 template <typename F>
-void measure(const std::string& step, const AttentionBodies& body, DType type, double flops, int runs, const std::vector<float>& result, const F& f) {
+void measure(const std::string& step, const AttentionBodies& body, DType type, double flops, int runs, const std::vector<float>& result,
+             const F& f) {
   std::vector<double> seconds;
   double spent = 0;
   double processor = 0;
@@ -107,9 +109,9 @@ void measure(const std::string& step, const AttentionBodies& body, DType type, d
     processor += static_cast<double>(std::clock() - processor_begin) / CLOCKS_PER_SEC;
   }
   std::sort(seconds.begin(), seconds.end());
-  std::printf("%-34s %-12s kv %-5s best %9.3f ms  median %9.3f ms  %8.1f GFLOP/s  %7.1f a core  checksum %.6g\n", step.c_str(), std::string(body.name).c_str(),
-              name_of(type), seconds.front() * 1e3, seconds[seconds.size() / 2] * 1e3, flops / seconds.front() * 1e-9,
-              flops * static_cast<double>(seconds.size()) / processor * 1e-9, checksum(result));
+  std::printf("%-34s %-12s kv %-5s best %9.3f ms  median %9.3f ms  %8.1f GFLOP/s  %7.1f a core  checksum %.6g\n", step.c_str(),
+              std::string(body.name).c_str(), name_of(type), seconds.front() * 1e3, seconds[seconds.size() / 2] * 1e3,
+              flops / seconds.front() * 1e-9, flops * static_cast<double>(seconds.size()) / processor * 1e-9, checksum(result));
   std::fflush(stdout);
 }
 

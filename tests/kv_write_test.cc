@@ -28,7 +28,8 @@ TEST_P(KvWriteTest, RowsLandInTheirPlacesAndNowhereElse) {
   for (const DType type : {DType::f32, DType::bf16}) {
     for (const int d : {32, 80, 128}) {
       const CaseShape shape = {.type = type, .heads = 3, .kv_heads = 3, .d = d, .layers = 3, .layer = 1};
-      AttentionCase c(shape, {{.length = 65, .first_row = 64, .decode = true}, {.length = 200, .first_row = 31}, {.length = 63, .first_row = 0}}, 41);
+      AttentionCase c(
+          shape, {{.length = 65, .first_row = 64, .decode = true}, {.length = 200, .first_row = 31}, {.length = 63, .first_row = 0}}, 41);
       c.clear_pages();
       const Input input = c.input();
       write(c, input);
@@ -55,10 +56,16 @@ TEST_P(KvWriteTest, RowsLandInTheirPlacesAndNowhereElse) {
 
 TEST_P(KvWriteTest, RoundsToNearestEvenAndKeepsSpecialValues) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  const std::vector<std::pair<float, float>> cases = {
-      {1.0F, 1.0F},           {1.0F + 1.0F / 256, 1.0F},         {1.0F + 3.0F / 256, 1.0F + 4.0F / 256}, {1.0F + 1.01F / 256, 1.0F + 2.0F / 256},
-      {-0.0F, -0.0F},         {kInf, kInf},                      {-kInf, -kInf},                         {3.4e38F, kInf},
-      {1e-40F, from_bf16(1)}, {std::nextafter(2.0F, 0.0F), 2.0F}};
+  const std::vector<std::pair<float, float>> cases = {{1.0F, 1.0F},
+                                                      {1.0F + 1.0F / 256, 1.0F},
+                                                      {1.0F + 3.0F / 256, 1.0F + 4.0F / 256},
+                                                      {1.0F + 1.01F / 256, 1.0F + 2.0F / 256},
+                                                      {-0.0F, -0.0F},
+                                                      {kInf, kInf},
+                                                      {-kInf, -kInf},
+                                                      {3.4e38F, kInf},
+                                                      {1e-40F, from_bf16(1)},
+                                                      {std::nextafter(2.0F, 0.0F), 2.0F}};
   AttentionCase c({.type = DType::bf16, .heads = 1, .kv_heads = 1, .d = 32}, {{.length = 1}}, 42);
   Input input = c.input();
   for (size_t i = 0; i < cases.size(); ++i) input.k[i] = cases[i].first;

@@ -27,7 +27,8 @@ struct Merged {
 };
 
 Merged merge(const AttentionBodies& body, const Parts& parts) {
-  Merged merged{std::vector<float>(static_cast<size_t>(parts.rows * parts.d), 7.0F), std::vector<float>(static_cast<size_t>(parts.rows), 7.0F)};
+  Merged merged{std::vector<float>(static_cast<size_t>(parts.rows * parts.d), 7.0F),
+                std::vector<float>(static_cast<size_t>(parts.rows), 7.0F)};
   body.merge({parts.rows, parts.parts, parts.d, parts.o.data(), parts.lse.data(), merged.o.data(), merged.lse.data()});
   std::vector<float> o(merged.o.size());
   body.merge({parts.rows, parts.parts, parts.d, parts.o.data(), parts.lse.data(), o.data(), nullptr});
@@ -57,7 +58,8 @@ class MergeTest : public testing::TestWithParam<std::string> {
 
 TEST_P(MergeTest, PartsMakeTheWhole) {
   constexpr size_t kKeys = 100;
-  for (const std::vector<size_t>& cuts : {std::vector<size_t>{0, 100}, {0, 1, 2, 100}, {0, 0, 50, 50, 100, 100}, {0, 10, 20, 40, 80, 100}}) {
+  for (const std::vector<size_t>& cuts :
+       {std::vector<size_t>{0, 100}, {0, 1, 2, 100}, {0, 0, 50, 50, 100, 100}, {0, 10, 20, 40, 80, 100}}) {
     for (const int d : {32, 80, 128}) {
       auto random = test::random_of(31, d, 0);
       const int64_t parts = static_cast<int64_t>(cuts.size()) - 1;

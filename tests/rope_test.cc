@@ -72,7 +72,8 @@ TEST(RopeTest, GrowingKeepsWhatIsThere) {
   for (int64_t position = 0; position < 512; ++position) {
     ASSERT_TRUE(test::same_bits({grown.cos_row(position), 64}, {whole.cos_row(position), 64})) << position;
   }
-  for (int64_t tile = 0; tile < 16; ++tile) ASSERT_TRUE(test::same_bits({grown.cos_tile(tile), 64 * 32}, {whole.cos_tile(tile), 64 * 32})) << tile;
+  for (int64_t tile = 0; tile < 16; ++tile)
+    ASSERT_TRUE(test::same_bits({grown.cos_tile(tile), 64 * 32}, {whole.cos_tile(tile), 64 * 32})) << tile;
 }
 
 TEST(RopeTest, OnlyTheDistanceMatters) {

@@ -21,8 +21,8 @@ using test::SequenceSpec;
 struct ScanSpec {
   int chunk = 16;
   int64_t sinks = 0;
-  bool grid = true;     // else random ascending chunks
-  int64_t most = 40;    // candidates a block
+  bool grid = true;   // else random ascending chunks
+  int64_t most = 40;  // candidates a block
   int list_heads = 1;
   int stride = 1;
   Pool pool = Pool::mean;
@@ -38,9 +38,7 @@ struct Grid {
   std::vector<uint8_t> active;
   ScanSpec spec;
 
-  Candidates view() const {
-    return {spec.grid ? nullptr : start.data(), count.data(), spec.list_heads, spec.most, spec.sinks, spec.chunk};
-  }
+  Candidates view() const { return {spec.grid ? nullptr : start.data(), count.data(), spec.list_heads, spec.most, spec.sinks, spec.chunk}; }
 };
 
 Grid candidates_of(const Batch& batch, const ScanSpec& spec) {
@@ -169,7 +167,8 @@ class ScanTest : public testing::TestWithParam<BodyCase> {
   double tolerance() const { return GetParam().type == DType::f32 ? 1e-5 : 2e-3; }
 
   // Chunks whose descent took a turn that rounding may decide are left out; they must be few.
-  void expect_defined(const CaseShape& shape, const std::vector<SequenceSpec>& sequences, const ScanSpec& spec, const std::string& what) const {
+  void expect_defined(const CaseShape& shape, const std::vector<SequenceSpec>& sequences, const ScanSpec& spec,
+                      const std::string& what) const {
     const AttentionCase c(shape, sequences, 62);
     const Input input = c.input();
     const Grid grid = candidates_of(input.batch, spec);
@@ -200,7 +199,8 @@ class ScanTest : public testing::TestWithParam<BodyCase> {
 };
 
 std::vector<SequenceSpec> ragged() {
-  return {{.length = 333, .first_row = 332, .decode = true}, {.length = 421, .first_row = 394, .tail = 2}, {.length = 300, .first_row = 282}};
+  return {
+      {.length = 333, .first_row = 332, .decode = true}, {.length = 421, .first_row = 394, .tail = 2}, {.length = 300, .first_row = 282}};
 }
 
 TEST_P(ScanTest, IsTheDefinitionForEveryChunk) {
@@ -221,9 +221,10 @@ TEST_P(ScanTest, IsTheDefinitionForEveryPooling) {
       for (const int64_t block : {1, 17, 64}) {
         // Blocks begin and end in the middle of a stride group.
         const std::vector<SequenceSpec> rows = {{.length = 245, .first_row = block == 1 ? 241 : 202, .block = block}};
-        expect_defined({.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = 32}, rows,
-                       {.chunk = 8, .most = 12, .stride = stride, .pool = pool, .window = 100},
-                       "pool " + std::to_string(static_cast<int>(pool)) + ", stride " + std::to_string(stride) + ", block " + std::to_string(block));
+        expect_defined(
+            {.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = 32}, rows,
+            {.chunk = 8, .most = 12, .stride = stride, .pool = pool, .window = 100},
+            "pool " + std::to_string(static_cast<int>(pool)) + ", stride " + std::to_string(stride) + ", block " + std::to_string(block));
       }
     }
   }
@@ -245,6 +246,8 @@ TEST_P(ScanTest, IsTheDefinitionForEveryShapeOfHeads) {
 
 TEST_P(ScanTest, IsTheDefinitionForListsOfEveryKvHead) {
   expect_defined(shape(), ragged(), {.chunk = 8, .sinks = 64, .grid = false, .most = 20, .list_heads = 2}, "lists");
+  expect_defined({.type = GetParam().type, .heads = 2, .d = 32}, ragged(),
+                 {.chunk = 1, .sinks = 64, .grid = false, .most = 200, .list_heads = 2}, "long lists");
 }
 
 TEST_P(ScanTest, IndicesAreDividedToFitTheLimit) {

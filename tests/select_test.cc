@@ -38,7 +38,8 @@ struct Selected {
 
 Selected select(const std::string& body, const Problem& p) {
   const auto blocks = static_cast<int64_t>(p.batch.blocks.size());
-  Selected out{std::vector<int32_t>(static_cast<size_t>(blocks * p.list_heads * (p.keep + 1)), -9), std::vector<int32_t>(p.batch.blocks.size(), -9)};
+  Selected out{std::vector<int32_t>(static_cast<size_t>(blocks * p.list_heads * (p.keep + 1)), -9),
+               std::vector<int32_t>(p.batch.blocks.size(), -9)};
   SelectArgs args;
   args.batch = &p.batch;
   args.candidates = {p.start.empty() ? nullptr : p.start.data(), p.count.data(), p.list_heads, p.capacity, p.sinks, p.chunk};
@@ -78,7 +79,8 @@ Selected by_definition(const Problem& p) {
     for (const auto& list : lists) {
       std::vector<int32_t> kept;
       for (const auto& x : list) {
-        if (std::count_if(list.begin(), list.end(), [&](const auto& y) { return y < x; }) < count) kept.push_back(static_cast<int32_t>(x.second));
+        if (std::count_if(list.begin(), list.end(), [&](const auto& y) { return y < x; }) < count)
+          kept.push_back(static_cast<int32_t>(x.second));
       }
       std::sort(kept.begin(), kept.end());
       kept.resize(static_cast<size_t>(p.keep + 1), -9);

@@ -17,8 +17,8 @@ struct Children {
 };
 
 // parents [nb, lh, capacity] with -1 where unused; unused slots of the result are -9.
-Children split(const std::string& body, const std::vector<int32_t>& parents, const std::vector<int32_t>& counts, int list_heads, int parent_chunk,
-               int chunk, int64_t capacity) {
+Children split(const std::string& body, const std::vector<int32_t>& parents, const std::vector<int32_t>& counts, int list_heads,
+               int parent_chunk, int chunk, int64_t capacity) {
   const auto blocks = static_cast<int64_t>(counts.size());
   Children out{std::vector<int32_t>(static_cast<size_t>(blocks * list_heads * capacity), -9), std::vector<int32_t>(counts.size(), -9)};
   SplitArgs args;

@@ -48,7 +48,9 @@ class Memory {
   explicit Memory(size_t bytes) : data_(bytes + kGuard, kUntouched), bytes_(bytes) {}
   void* get() { return data_.data(); }
 
-  bool guarded() const { return std::all_of(data_.end() - kGuard, data_.end(), [](std::byte b) { return b == kUntouched; }); }
+  bool guarded() const {
+    return std::all_of(data_.end() - kGuard, data_.end(), [](std::byte b) { return b == kUntouched; });
+  }
   float element(size_t i, size_t elem) const { return load_element(data_.data(), i, elem == 2 ? DType::bf16 : DType::f32); }
 
  private:
@@ -104,7 +106,8 @@ class TileTest : public testing::TestWithParam<TileCase> {
   DType type() const { return GetParam().type; }
   Memory packed(const std::vector<float>& x) const {
     Memory rows(x.size() * ops().elem);
-    for (size_t i = 0; i < x.size(); ++i) store_element(static_cast<std::byte*>(rows.get()), i, ops().elem == 2 ? DType::bf16 : DType::f32, x[i]);
+    for (size_t i = 0; i < x.size(); ++i)
+      store_element(static_cast<std::byte*>(rows.get()), i, ops().elem == 2 ? DType::bf16 : DType::f32, x[i]);
     return rows;
   }
 };
@@ -218,7 +221,8 @@ TEST_P(TileTest, ScoresAndTheirMaximaForEveryCountOfRows) {
           ASSERT_NEAR(best[static_cast<size_t>(j)], top, 2e-5) << "d " << d << " rows " << count;
         }
       }
-      for (int r = 0; r < count; ++r) ASSERT_EQ(std::count(&s[static_cast<size_t>(r * kStride + 32)], &s[static_cast<size_t>(r * kStride)] + kStride, 7.0F), 8);
+      for (int r = 0; r < count; ++r)
+        ASSERT_EQ(std::count(&s[static_cast<size_t>(r * kStride + 32)], &s[static_cast<size_t>(r * kStride)] + kStride, 7.0F), 8);
     }
   }
 }
@@ -261,7 +265,8 @@ TEST_P(TileTest, SoftmaxRunsOverGroupsOfKeys) {
             if (j >= seen[r]) {
               ASSERT_EQ(got, 0.0F);
             }
-            ASSERT_NEAR(got, want, 1e-37 + want * (1e-6 + 1.2e-7 * std::abs(x) + (ops().elem == 2 ? 1.0 / 256 : 0.0))) << "pass " << pass << " row " << r << " key " << j;
+            ASSERT_NEAR(got, want, 1e-37 + want * (1e-6 + 1.2e-7 * std::abs(x) + (ops().elem == 2 ? 1.0 / 256 : 0.0)))
+                << "pass " << pass << " row " << r << " key " << j;
           }
         }
       }
@@ -276,7 +281,8 @@ TEST_P(TileTest, AccumulateScalesAndAdds) {
       std::vector<float> values;
       for (int t = 0; t < keys / 32; ++t) {
         const StoredRows rows = stored_rows(DType::bf16, d, 32, 78 + static_cast<uint64_t>(t));
-        ops().pack_values(rows.rows.data(), DType::bf16, d, static_cast<std::byte*>(tiles.get()) + static_cast<size_t>(t) * ops().v_tile_bytes(d));
+        ops().pack_values(rows.rows.data(), DType::bf16, d,
+                          static_cast<std::byte*>(tiles.get()) + static_cast<size_t>(t) * ops().v_tile_bytes(d));
         values.insert(values.end(), rows.values.begin(), rows.values.end());
       }
       for (const int count : {0, 1, 2, 3, 4, 5, 11, 12, 13, 24, 25}) {
@@ -291,7 +297,8 @@ TEST_P(TileTest, AccumulateScalesAndAdds) {
         for (int r = 0; r < count; ++r) {
           for (int e = 0; e < d; ++e) {
             double want = double{alpha[static_cast<size_t>(r)]} * before[static_cast<size_t>(r * padded(d) + e)];
-            for (int j = 0; j < keys; ++j) want += double{weights[static_cast<size_t>(r * keys + j)]} * values[static_cast<size_t>(j * d + e)];
+            for (int j = 0; j < keys; ++j)
+              want += double{weights[static_cast<size_t>(r * keys + j)]} * values[static_cast<size_t>(j * d + e)];
             ASSERT_NEAR(o[static_cast<size_t>(r * padded(d) + e)], want, 5e-5) << "d " << d << " keys " << keys << " rows " << count;
           }
         }

@@ -20,14 +20,14 @@ struct Workspace {
   std::byte* q;        // [rows, d] elements
   std::byte* k_tiles;  // of kGroupKeys keys
   std::byte* v_tiles;
-  float* s;            // [kRowChunk, kGroupKeys]
-  std::byte* p;        // [kRowChunk, kGroupKeys] elements
-  float* o;            // [rows, padded(d)]
-  float* m;            // [rows]
+  float* s;      // [kRowChunk, kGroupKeys]
+  std::byte* p;  // [kRowChunk, kGroupKeys] elements
+  float* o;      // [rows, padded(d)]
+  float* m;      // [rows]
   float* l;
   float* alpha;
   int* visible;
-  float* turned;       // [d]
+  float* turned;  // [d]
 
   static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
     Workspace w{};

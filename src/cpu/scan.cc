@@ -78,7 +78,8 @@ class BlockScan {
     const int d = a_.heads.head_dim;
     auto* turned = reinterpret_cast<float*>(w_.angles);
     for (int r = 0; r < rows_; ++r) {
-      rope_row(w_.pooled + static_cast<int64_t>(r) * d, a_.rope->cos_row(position), a_.rope->sin_row(position), a_.rope->params().layout, d, turned);
+      rope_row(w_.pooled + static_cast<int64_t>(r) * d, a_.rope->cos_row(position), a_.rope->sin_row(position), a_.rope->params().layout, d,
+               turned);
       ops_.pack_rows(turned, d, a_.kv.type, out + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
     }
   }

@@ -14,7 +14,8 @@ int64_t fewest(const SelectArgs& a, int64_t block) {
   int64_t least = a.candidates.count[block];
   for (int head = 0; head < a.candidates.list_heads; ++head) {
     int64_t n = 0;
-    for (int64_t j = 0; j < a.candidates.count[block]; ++j) n += a.limit == nullptr || a.candidates.at(block, head, j) < a.limit[block] ? 1 : 0;
+    for (int64_t j = 0; j < a.candidates.count[block]; ++j)
+      n += a.limit == nullptr || a.candidates.at(block, head, j) < a.limit[block] ? 1 : 0;
     least = std::min(least, n);
   }
   return least;
@@ -47,7 +48,8 @@ void select(const SelectArgs& a) {
       std::stable_sort(chunks.begin(), chunks.end(), [](const Chunk& x, const Chunk& y) { return x.score > y.score; });
       chunks.resize(keep);
       std::sort(chunks.begin(), chunks.end(), [](const Chunk& x, const Chunk& y) { return x.start < y.start; });
-      for (size_t i = 0; i < keep; ++i) a.start[(b * list_heads + lh) * a.capacity + static_cast<int64_t>(i)] = static_cast<int32_t>(chunks[i].start);
+      for (size_t i = 0; i < keep; ++i)
+        a.start[(b * list_heads + lh) * a.capacity + static_cast<int64_t>(i)] = static_cast<int32_t>(chunks[i].start);
     }
     a.count[b] = static_cast<int32_t>(count);
   }

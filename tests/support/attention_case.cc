@@ -148,9 +148,7 @@ RopeTable AttentionCase::rope(int64_t positions, double base) const {
   return table;
 }
 
-BlockList Lists::view() const {
-  return {w0.data(), start.data(), count.data(), spec.list_heads, capacity, spec.chunk, spec.sinks};
-}
+BlockList Lists::view() const { return {w0.data(), start.data(), count.data(), spec.list_heads, capacity, spec.chunk, spec.sinks}; }
 
 Lists random_lists(const Batch& batch, const ListSpec& spec, uint64_t seed) {
   Lists lists;

@@ -97,7 +97,7 @@ struct ListSpec {
   int64_t sinks = 0;
   int64_t window = 64;
   int chunk = 8;
-  int64_t most = 0;  // chunks selected at most
+  int64_t most = 0;    // chunks selected at most
   bool dense = false;  // w0 = 0 and nothing selected
 };
 

@@ -309,15 +309,15 @@ TEST(Context, OutgrowsTheDenseLimitAtARefresh) {
 // The same for dense_below, with intervals so long that the dense set grows well past it.
 TEST(Context, OutgrowsDenseBelowAtARefresh) {
   AttentionPlan plan = small("5k", {{32, 0, 64, 4}, {8, 96, 64, 1}}, 160, 64);
-  plan.refresh = {96, 48};
+  plan.refresh = {128, 64};
   plan.dense_below = 600;
   ASSERT_TRUE(validate_plan(plan).ok());
   test::TinyForward forward(test::peaked_model(), plan, DType::f32), all(test::peaked_model(), AttentionPlan{}, DType::f32);
   Conversation c(forward, 590), dense(all, 590);
-  for (int64_t step = 0; step < 50; ++step) {
+  for (int64_t step = 0; step < 66; ++step) {
     const std::vector<float> logits = c.decode(), expected = dense.decode();
-    EXPECT_EQ(test::same_bits(logits, expected), step < 48) << "step " << step;
-    EXPECT_EQ(c.layer(0).holds, step < 48 ? LayerState::Holds::all : LayerState::Holds::pruned);
+    EXPECT_EQ(test::same_bits(logits, expected), step < 64) << "step " << step;
+    EXPECT_EQ(c.layer(0).holds, step < 64 ? LayerState::Holds::all : LayerState::Holds::pruned);
   }
 }
 

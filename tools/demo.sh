@@ -9,7 +9,8 @@ source "$root/tools/deps.sh"
 bough="$root/build/release/bin/bough"
 work="$root/build/demo"
 key=71492
-question=$'\n\nWhat is the pass key? The pass key is'
+# The space at the end is a token of its own: SmolLM2 writes numbers digit by digit after it.
+question=$'\n\nWhat is the pass key? The pass key is '
 
 [[ -x "$bough" ]] || fail "$bough is not built; run make demo"
 [[ -f "$model_path" ]] || fail "the model is not in $model_path; run tools/setup.sh first"
@@ -38,7 +39,7 @@ read_and_ask() {
   say "plan $1 reads $("$bough" tokenize --count -f "$file") tokens with \"The pass key is $key\" in the middle"
   answer=$("$bough" ask --raw --plan "$1" --max-tokens 8 "$file" "$question")
   answer=${answer//$'\n'/ }
-  echo "      The pass key is${answer}"
+  echo "      The pass key is ${answer}"
 }
 
 if [[ ! -s "$work/book.txt" ]]; then

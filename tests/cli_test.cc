@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bough/engine.h"
 #include "support/run_program.h"
 #include "support/tiny_gguf.h"
 
@@ -59,6 +60,7 @@ class Cli : public ::testing::Test {
     const std::string path = folder_ + "/tiny.gguf";
     const Status written = write_tiny_gguf(path, {}, 7);
     EXPECT_TRUE(written.ok()) << written.message();
+    EXPECT_TRUE(Engine::open({.model = path}).ok()) << "what the program is given must be a model that loads";
     return path;
   }
 

@@ -214,7 +214,7 @@ class TinyTasks : public ::testing::Test {
 
   static constexpr const char* small_plan =
       R"({"mode":"stages","sinks":64,"window":128,"stages":[{"chunk":64,"query_block":64,"query_stride":4},)"
-      R"({"chunk":8,"keep":256,"query_block":64,"query_stride":1}],"k":128,"refresh":[4,2],"tail":64})";
+      R"({"chunk":8,"keep":256,"query_block":64,"query_stride":1}],"k":128,"first":null,"refresh":[4,2],"tail":64})";
   std::unique_ptr<Engine> engine_;
 };
 

@@ -24,8 +24,8 @@ struct LayerState {
   WorkingSet set;
   std::vector<StageInput> inputs;  // of stages 1, 2, ...; valid when `searched`
   bool searched = false;
-  int64_t grid_end = 0;  // end of the first stage's candidates when it last ran
-  std::vector<int32_t> selected;   // [lh, selected_count] of the last run of the last stage
+  int64_t grid_end = 0;           // end of the first stage's candidates when it last ran
+  std::vector<int32_t> selected;  // [lh, selected_count] of the last run of the last stage
   int32_t selected_count = 0;
   int64_t w0 = 0;
 };

@@ -10,6 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "bough/engine.h"
 #include "support/run_program.h"
 
 namespace bough {
@@ -96,6 +97,11 @@ TEST_F(CliModel, InspectTellsShapeAndCost) {
   const Ran ran = bough({"inspect", "--json"});
   ASSERT_EQ(ran.exit_code, 0) << ran.err;
   const Json info = Json::parse(ran.out, nullptr, false);
+  const Result<ModelInfo> model = inspect_model(BOUGH_TEST_MODEL);
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  EXPECT_EQ(info["parameters"], model->parameters);
+  EXPECT_EQ(info["weight_bytes"], model->weight_bytes);
+  EXPECT_EQ(info["chat_template"], model->chat_template);
   EXPECT_EQ(info["layers"], 30);
   EXPECT_EQ(info["trained_context"], 8192);
   EXPECT_EQ(info["kv_bytes_per_token"], 23040);

@@ -262,6 +262,9 @@ TEST_F(TinyTasks, ProgressReachesTheTotalAndCanCancel) {
   const auto cancelled = run_passkey(*engine_, *filler, options);
   ASSERT_FALSE(cancelled.ok());
   EXPECT_EQ(cancelled.status().code(), Code::cancelled);
+  const auto no_figure = run_ppl(*engine_, *filler, {.length = 600, .progress = options.progress});
+  ASSERT_FALSE(no_figure.ok());
+  EXPECT_EQ(no_figure.status().code(), Code::cancelled);
 }
 
 TEST_F(TinyTasks, CrossEntropyIsOfTheLast512Tokens) {
@@ -274,14 +277,14 @@ TEST_F(TinyTasks, CrossEntropyIsOfTheLast512Tokens) {
   EXPECT_EQ(cell->tokens, 599);
   EXPECT_FALSE(cell->exact.has_value());
 
-  // Token 88 is the first of the last 512; it is predicted by the row of token 87, with which this reading ends.
+  // With the logits of every row: row p predicts token p + 1, and the last 512 tokens are 88 .. 599.
   const auto session = engine_->new_session();
   ASSERT_TRUE(session.ok());
-  double nll = 0;
   const auto vocab = static_cast<size_t>(engine_->info().vocab);
-  ASSERT_TRUE((*session)->append(text, {.logits = 513}).ok());
-  ASSERT_EQ((*session)->logits().size(), 513 * vocab);
-  for (size_t i = 0; i < 512; ++i) nll += score_token((*session)->logits().subspan(i * vocab, vocab), text[88 + i])->nll;
+  ASSERT_TRUE((*session)->append(std::span(text).first(599), {.logits = 599}).ok());
+  ASSERT_EQ((*session)->logits().size(), 599 * vocab);
+  double nll = 0;
+  for (size_t p = 87; p < 599; ++p) nll += score_token((*session)->logits().subspan(p * vocab, vocab), text[p + 1])->nll;
   EXPECT_NEAR(cell->cross_entropy, nll / 512, 1e-5);
   EXPECT_FALSE(run_ppl(*engine_, *filler, {.length = 512}).ok());
 }

@@ -77,7 +77,7 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
   const int64_t read = conversation.session.length() - before;
   conversation.read_tokens += read;
   conversation.read_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (status.code() != Code::cancelled) return status;
+  if (status.ok() ? !interrupted() : status.code() != Code::cancelled) return status;
   return Status(Code::cancelled, "interrupted after reading " + grouped(read) + " of " + grouped(static_cast<int64_t>(tokens.size())) +
                                      " tokens; there is no answer");
 }

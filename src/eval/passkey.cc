@@ -66,16 +66,22 @@ Result<std::vector<PasskeyPrompt>> all_prompts(const Engine& engine, const Corpu
   return prompts;
 }
 
-// Reads the prompt from token `held` of its text on; `base` are the tokens that the cell has read before.
+// An append that has read its last slice is whole even if it was asked to stop there; the task stops all the same.
+Status cancelled() { return Status(Code::cancelled, "stopped between two pieces of a prompt"); }
+
+// Reads the prompt from token `held` of its text on. `report` gets the tokens read so far; false stops.
 Status read_prompt(Session& session, const PasskeyPrompt& prompt, int64_t held, const std::function<bool(int64_t)>& report) {
+  bool going = true;
   AppendOptions append;
-  append.progress = [&](const Progress& p) { return report(p.done); };
+  append.progress = [&](const Progress& p) { return going = report(p.done); };
   const auto rest = std::span(prompt.text).subspan(static_cast<size_t>(held));
   if (!rest.empty()) BOUGH_RETURN_IF_ERROR(session.append(rest, append));
   const auto read = static_cast<int64_t>(rest.size());
+  if (!going) return cancelled();
   append.will_sample = true;
-  append.progress = [&](const Progress& p) { return report(read + p.done); };
-  return session.append(prompt.question, append);
+  append.progress = [&](const Progress& p) { return going = report(read + p.done); };
+  BOUGH_RETURN_IF_ERROR(session.append(prompt.question, append));
+  return going ? Status() : cancelled();
 }
 
 Result<PasskeyResult> score_answer(Session& session, const PasskeyPrompt& prompt, int64_t vocab) {

@@ -14,9 +14,11 @@ namespace {
 Result<double> text_nll(Session& session, std::span<const TokenId> text, int64_t vocab, const std::function<bool(const Progress&)>& progress) {
   AppendOptions append;
   append.logits = scored_tokens;
-  append.progress = progress;
+  bool going = true;
+  append.progress = [&](const Progress& p) { return going = !progress || progress(p); };
   BOUGH_RETURN_IF_ERROR(session.rollback(0));
   BOUGH_RETURN_IF_ERROR(session.append(text.first(text.size() - 1), append));
+  if (!going) return Status(Code::cancelled, "stopped at the end of a text");
   const std::span<const float> logits = session.logits();
   if (logits.size() != static_cast<size_t>(scored_tokens * vocab)) {
     return Status(Code::internal, "the engine kept " + std::to_string(logits.size()) + " logits instead of " + std::to_string(scored_tokens * vocab));

@@ -227,7 +227,8 @@ TEST_F(Cli, TokenizeTakesTheFirstTokens) {
 
 TEST_F(Cli, FinishedCellsAreSkipped) {
   const std::string out = folder_ + "/cells.jsonl";
-  const std::vector<std::string> words = {"eval", "passkey", "--lengths", "400,500", "--trials", "2", "-m", tiny_model(), "--out", out, "--json"};
+  const std::vector<std::string> words = {"eval", "passkey",    "--lengths", "400,500", "--trials", "2",
+                                          "-m",   tiny_model(), "--out",     out,       "--json"};
   const Ran first = bough(words);
   EXPECT_EQ(first.exit_code, 0) << first.err;
   EXPECT_EQ(std::count(first.out.begin(), first.out.end(), '\n'), 2);

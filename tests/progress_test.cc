@@ -38,7 +38,8 @@ TEST(Format, Bytes) {
 }
 
 TEST(ProgressBar, ShowsShareTokensRateAndTimeLeft) {
-  EXPECT_EQ(progress_bar("reading", 100, 500, 1000, 2), "reading  50% [####################--------------------]  500/1,000 tokens  250 tokens/s  2.0 s left");
+  EXPECT_EQ(progress_bar("reading", 100, 500, 1000, 2),
+            "reading  50% [####################--------------------]  500/1,000 tokens  250 tokens/s  2.0 s left");
 }
 
 TEST(ProgressBar, NeverExceedsTheWidth) {
@@ -71,8 +72,10 @@ TEST(ProgressLine, IsOneSentence) {
 }
 
 TEST(ProgressJson, HasNullsUntilSomethingIsKnown) {
-  EXPECT_EQ(progress_json(0, 10, 0), R"({"event":"progress","done":0,"total":10,"seconds":0.000,"tokens_per_second":null,"seconds_left":null})");
-  EXPECT_EQ(progress_json(5, 10, 1), R"({"event":"progress","done":5,"total":10,"seconds":1.000,"tokens_per_second":5.00,"seconds_left":1.00})");
+  EXPECT_EQ(progress_json(0, 10, 0),
+            R"({"event":"progress","done":0,"total":10,"seconds":0.000,"tokens_per_second":null,"seconds_left":null})");
+  EXPECT_EQ(progress_json(5, 10, 1),
+            R"({"event":"progress","done":5,"total":10,"seconds":1.000,"tokens_per_second":5.00,"seconds_left":1.00})");
 }
 
 TEST(LineSchedule, SparseAndWithAnEnd) {

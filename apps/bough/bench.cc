@@ -209,8 +209,8 @@ int bench(BenchOptions options) {
   }
   catch_interrupt();
   if (!options.json) {
-    std::printf("%-8s %-12s %9s %9s %12s %11s %12s %10s %6s  %s\n", "what", "plan", "depth", "tokens", "ms", "slowest ms", "tokens/s", "bytes",
-                "limit", "checksum");
+    std::printf("%-8s %-12s %9s %9s %12s %11s %12s %10s %6s  %s\n", "what", "plan", "depth", "tokens", "ms", "slowest ms", "tokens/s",
+                "bytes", "limit", "checksum");
     std::fflush(stdout);
   }
   double read_rate = 0;
@@ -228,7 +228,8 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--what", options->what, "prefill, decode or all")
       ->check(CLI::Validator(
           [](std::string& text) {
-            return text == "prefill" || text == "decode" || text == "all" ? std::string() : "'" + text + "' is none of prefill, decode, all";
+            return text == "prefill" || text == "decode" || text == "all" ? std::string()
+                                                                          : "'" + text + "' is none of prefill, decode, all";
           },
           ""))
       ->type_name("WHAT")

@@ -15,8 +15,8 @@
 namespace bough::cli {
 
 inline constexpr int exit_ok = 0;
-inline constexpr int exit_failed = 1;       // something went wrong while running
-inline constexpr int exit_usage = 2;        // the command line cannot be meant
+inline constexpr int exit_failed = 1;         // something went wrong while running
+inline constexpr int exit_usage = 2;          // the command line cannot be meant
 inline constexpr int exit_interrupted = 130;  // Ctrl-C
 
 // A command fills its options while the command line is parsed and leaves here what is to be run afterwards.
@@ -33,7 +33,7 @@ void add_bench(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 
 // Print "bough: <sentence>" on stderr and return the exit code.
-int fail(const Status& status);            // exit_failed; exit_interrupted for Code::cancelled
+int fail(const Status& status);               // exit_failed; exit_interrupted for Code::cancelled
 int fail_usage(const std::string& sentence);  // exit_usage
 
 // One line of JSON on stdout, flushed. `line` holds no newline.

@@ -110,7 +110,8 @@ Result<const eval::Corpus*> Evaluation::corpus(const Engine& engine, const std::
 }
 
 eval::Cell Evaluation::expected_cell(const std::string& label, const eval::Corpus& corpus, int64_t length) const {
-  eval::Cell cell{.task = options_.task, .plan = label, .length = length, .text = corpus.name, .trials = options_.trials, .seed = options_.seed};
+  eval::Cell cell{
+      .task = options_.task, .plan = label, .length = length, .text = corpus.name, .trials = options_.trials, .seed = options_.seed};
   cell.kv = options_.model.kv;
   if (options_.task == "ppl") {
     cell.seed = 0;
@@ -223,7 +224,8 @@ void add_common(CLI::App& command, EvalOptions& options) {
       ->capture_default_str();
   add_repeatable(command, "--text", options.texts, "A text file, or filler (the default); may be given several times", "FILE|filler");
   add_repeatable(command, "-p,--plan", options.plans, "Attention plan, as for ask; may be given several times", "NAME|JSON|FILE");
-  command.add_option("--out", options.out, "Append each cell to this file as a line of JSON; cells already there are not run again")->type_name("FILE");
+  command.add_option("--out", options.out, "Append each cell to this file as a line of JSON; cells already there are not run again")
+      ->type_name("FILE");
   command.add_flag("--json", options.json, "One JSON object a cell on stdout");
   add_model_options(command, options.model);
 }
@@ -240,8 +242,12 @@ void add_passkey(CLI::App& eval, Action& action) {
       ->check(whole_number(1, 10'000))
       ->type_name("N")
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Seed of the keys")->check(whole_number(0, INT64_MAX))->type_name("N")->capture_default_str();
-  command->add_flag("--one-haystack", options->one_haystack, "All trials of a cell in the same stretch of text (always so from 65,536 tokens on)");
+  command->add_option("--seed", options->seed, "Seed of the keys")
+      ->check(whole_number(0, INT64_MAX))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_flag("--one-haystack", options->one_haystack,
+                    "All trials of a cell in the same stretch of text (always so from 65,536 tokens on)");
   command->add_flag("--many-haystacks", options->many_haystacks, "Another stretch of text for each trial at every length");
   add_common(*command, *options);
   command->footer(

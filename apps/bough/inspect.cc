@@ -57,7 +57,9 @@ void print_contexts(const ModelInfo& info, DType kv) {
   const int64_t free = available_memory();
   for (const ContextCost& context : contexts) {
     const int64_t bytes = context.tokens * info.kv_bytes_per_token(kv);
-    const std::string verdict = bytes <= free ? "fits" : bytes <= total ? "fits this machine's memory, but not what is free now" : "does not fit this machine";
+    const std::string verdict = bytes <= free    ? "fits"
+                                : bytes <= total ? "fits this machine's memory, but not what is free now"
+                                                 : "does not fit this machine";
     std::printf("  %-5s tokens %10s  %s\n", context.name, byte_text(static_cast<double>(bytes)).c_str(), verdict.c_str());
   }
 }
@@ -92,7 +94,8 @@ std::string inspection_json(const Inspection& inspection, DType kv) {
   const int64_t free = available_memory();
   for (const ContextCost& context : contexts) {
     const int64_t bytes = context.tokens * info.kv_bytes_per_token(kv);
-    costs.push_back({{"tokens", context.tokens}, {"kv_bytes", bytes}, {"fits_total", bytes <= total_memory()}, {"fits_available", bytes <= free}});
+    costs.push_back(
+        {{"tokens", context.tokens}, {"kv_bytes", bytes}, {"fits_total", bytes <= total_memory()}, {"fits_available", bytes <= free}});
   }
   const Json json = {{"file", inspection.path},
                      {"file_bytes", info.file_bytes},

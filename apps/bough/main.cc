@@ -77,7 +77,8 @@ int run_program(int argc, char** argv) {
   const std::string first = argv[1];
   if (const std::string wrong = unknown_command(app, first, "command"); !wrong.empty()) return fail_usage(wrong);
   if (first == "eval") {
-    const std::string wrong = argc < 3 ? "eval needs a task: passkey or ppl" : unknown_command(*app.get_subcommand("eval"), argv[2], "task");
+    const std::string wrong =
+        argc < 3 ? "eval needs a task: passkey or ppl" : unknown_command(*app.get_subcommand("eval"), argv[2], "task");
     if (!wrong.empty()) return fail_usage(wrong);
   }
   std::vector<std::string> words(argv + 1, argv + argc);

@@ -99,7 +99,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
 
 void add_plan_option(CLI::App& command, std::string& plan) {
   command
-      .add_option("-p,--plan", plan, "Attention plan: a preset (" + joined(preset_names(), ", ") + "), a JSON object, or a file that holds one")
+      .add_option("-p,--plan", plan,
+                  "Attention plan: a preset (" + joined(preset_names(), ", ") + "), a JSON object, or a file that holds one")
       ->type_name("NAME|JSON|FILE")
       ->capture_default_str();
 }
@@ -137,7 +138,8 @@ Result<std::string> find_model(const ModelOptions& options) {
   const std::string path = default_model_path();
   std::error_code ignored;
   if (std::filesystem::exists(path, ignored)) return path;
-  return Status(Code::not_found, "the embedded model is not at " + path + "; get it with tools/fetch_model.sh, or name a GGUF file with -m");
+  return Status(Code::not_found,
+                "the embedded model is not at " + path + "; get it with tools/fetch_model.sh, or name a GGUF file with -m");
 }
 
 DType kv_type(const ModelOptions& options) { return options.kv == "f32" ? DType::f32 : DType::bf16; }
@@ -162,9 +164,9 @@ Status check_memory(const ModelInfo& info, DType kv, int64_t tokens) {
   const int64_t free = available_memory();
   const int64_t per_token = info.kv_bytes_per_token(kv);
   if (free <= 0 || per_token <= 0 || tokens <= free / per_token) return Status();
-  return Status(Code::out_of_memory, "a context of " + grouped(tokens) + " tokens takes " + byte_text(static_cast<double>(tokens) * static_cast<double>(per_token)) +
-                                         " of KV cache in " + name_of(kv) + ", and " + byte_text(static_cast<double>(free)) +
-                                         " of memory are free");
+  return Status(Code::out_of_memory, "a context of " + grouped(tokens) + " tokens takes " +
+                                         byte_text(static_cast<double>(tokens) * static_cast<double>(per_token)) + " of KV cache in " +
+                                         name_of(kv) + ", and " + byte_text(static_cast<double>(free)) + " of memory are free");
 }
 
 }  // namespace bough::cli

@@ -58,7 +58,10 @@ std::string progress_bar(const std::string& label, int width, int64_t done, int6
   constexpr size_t longest = 40;
   if (without_bar + frame + shortest <= columns) {
     const size_t cells = std::min(longest, columns - without_bar - frame);
-    const size_t filled = view.total == 0 ? cells : static_cast<size_t>(static_cast<double>(cells) * static_cast<double>(view.done) / static_cast<double>(view.total));
+    const size_t filled =
+        view.total == 0
+            ? cells
+            : static_cast<size_t>(static_cast<double>(cells) * static_cast<double>(view.done) / static_cast<double>(view.total));
     return head + " [" + std::string(filled, '#') + std::string(cells - filled, '-') + "]" + count + speed;
   }
   if (without_bar <= columns) return head + count + speed;
@@ -68,14 +71,15 @@ std::string progress_bar(const std::string& label, int width, int64_t done, int6
 
 std::string progress_line(const std::string& label, int64_t done, int64_t total, double seconds) {
   const View view = view_of(done, total, seconds);
-  return label + ": " + grouped(view.done) + " of " + grouped(view.total) + " tokens (" + std::to_string(view.percent) + "%)" + rate_and_left(view, ", ");
+  return label + ": " + grouped(view.done) + " of " + grouped(view.total) + " tokens (" + std::to_string(view.percent) + "%)" +
+         rate_and_left(view, ", ");
 }
 
 std::string progress_json(int64_t done, int64_t total, double seconds) {
   const View view = view_of(done, total, seconds);
   return R"({"event":"progress","done":)" + std::to_string(view.done) + R"(,"total":)" + std::to_string(view.total) + R"(,"seconds":)" +
-         fixed(std::max(seconds, 0.0), 3) + R"(,"tokens_per_second":)" + (view.rate > 0 ? fixed(view.rate, 2) : "null") + R"(,"seconds_left":)" +
-         (view.left >= 0 ? fixed(view.left, 2) : "null") + "}";
+         fixed(std::max(seconds, 0.0), 3) + R"(,"tokens_per_second":)" + (view.rate > 0 ? fixed(view.rate, 2) : "null") +
+         R"(,"seconds_left":)" + (view.left >= 0 ? fixed(view.left, 2) : "null") + "}";
 }
 
 bool LineSchedule::due(int64_t done, int64_t total, double seconds) {

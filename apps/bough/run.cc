@@ -32,12 +32,14 @@ Status read_prompt(Conversation& conversation, const RunOptions& options, const 
 int run(const RunOptions& options, bool has_prompt) {
   start_log(options.model.verbose);
   if (has_prompt && !options.file.empty()) return fail_usage("run takes a prompt or -f FILE, not both");
-  if (!has_prompt && options.file.empty() && isatty(STDIN_FILENO) != 0) return fail_usage("run needs a prompt, -f FILE, or text on standard input");
+  if (!has_prompt && options.file.empty() && isatty(STDIN_FILENO) != 0)
+    return fail_usage("run needs a prompt, -f FILE, or text on standard input");
   if (has_prompt && options.prompt.empty()) return fail_usage("the prompt is empty");
   if (const Status checked = check_text(options.prompt, "the prompt"); !checked.ok()) return fail_usage(checked.message());
   const Result<AttentionPlan> plan = parse_plan(options.plan);
   if (!plan.ok()) return fail_usage(plan.status().message());
-  const Result<std::string> prompt = has_prompt ? Result<std::string>(options.prompt) : read_text(options.file.empty() ? "-" : options.file);
+  const Result<std::string> prompt =
+      has_prompt ? Result<std::string>(options.prompt) : read_text(options.file.empty() ? "-" : options.file);
   if (!prompt.ok()) return fail(prompt.status());
 
   const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, options.plan);
@@ -55,7 +57,8 @@ int run(const RunOptions& options, bool has_prompt) {
 void add_run(CLI::App& app, Action& action) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Continue a prompt as it stands, without a chat template");
-  CLI::Option* prompt = command->add_option("PROMPT", options->prompt, "Text to continue; without it -f FILE or standard input")->option_text(" ");
+  CLI::Option* prompt =
+      command->add_option("PROMPT", options->prompt, "Text to continue; without it -f FILE or standard input")->option_text(" ");
   command->add_option("-f,--file", options->file, "Take the prompt from a file ('-' is standard input)")->type_name("FILE");
   add_model_options(*command, options->model);
   add_plan_option(*command, options->plan);

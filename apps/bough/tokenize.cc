@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <memory>
 
-#include <nlohmann/json.hpp>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "cli.h"
@@ -87,7 +87,8 @@ Result<std::unique_ptr<Tokenizer>> open_tokenizer(const ModelOptions& options) {
 int tokenize(const TokenizeOptions& options, bool has_text) {
   start_log(options.model.verbose);
   if (has_text && !options.file.empty()) return fail_usage("tokenize takes a text or -f FILE, not both");
-  if (!has_text && options.file.empty() && isatty(STDIN_FILENO) != 0) return fail_usage("tokenize needs a text, -f FILE, or standard input");
+  if (!has_text && options.file.empty() && isatty(STDIN_FILENO) != 0)
+    return fail_usage("tokenize needs a text, -f FILE, or standard input");
   if (const Status checked = check_text(options.text, "the text"); !checked.ok()) return fail_usage(checked.message());
   if (has_text && access(options.text.c_str(), R_OK) == 0) {
     std::fprintf(stderr, "bough: the text '%s' is also the name of a file; -f reads the file\n", options.text.c_str());

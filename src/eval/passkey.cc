@@ -29,9 +29,7 @@ uint64_t splitmix64(uint64_t x) {
 // The place after the full stop nearest to `wanted`, in 0 .. haystack size.
 int64_t needle_place(std::span<const TokenId> haystack, int64_t wanted, const std::function<bool(TokenId)>& ends_sentence) {
   const auto size = static_cast<int64_t>(haystack.size());
-  const auto fits = [&](int64_t place) {
-    return place >= 1 && place <= size && ends_sentence(haystack[static_cast<size_t>(place - 1)]);
-  };
+  const auto fits = [&](int64_t place) { return place >= 1 && place <= size && ends_sentence(haystack[static_cast<size_t>(place - 1)]); };
   for (int64_t distance = 0; distance <= size; ++distance) {
     if (fits(wanted - distance)) return wanted - distance;
     if (fits(wanted + distance)) return wanted + distance;
@@ -131,7 +129,8 @@ Result<PasskeyPrompt> assemble_passkey(const PasskeyParts& parts, const Corpus& 
     return Status(Code::invalid_argument, "trial " + std::to_string(trial.trial) + " is outside 0 to " + std::to_string(trial.trials - 1));
   }
   int64_t offset = 0;
-  if (!trial.one_haystack && !corpus.endless) offset = (trial.trial * offset_step) % offset_range % std::max<int64_t>(1, corpus.starts(hay));
+  if (!trial.one_haystack && !corpus.endless)
+    offset = (trial.trial * offset_step) % offset_range % std::max<int64_t>(1, corpus.starts(hay));
   BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> haystack, corpus.piece(offset, hay));
   const auto wanted = static_cast<int64_t>((trial.trial + 0.5) / trial.trials * static_cast<double>(hay));
   const int64_t place = needle_place(haystack, wanted, ends_sentence);

@@ -11,7 +11,8 @@ namespace bough::eval {
 namespace {
 
 // Sum of -log p over the last scored_tokens tokens of `text`. Row i of the logits predicts token i + 1, so the last token is never fed.
-Result<double> text_nll(Session& session, std::span<const TokenId> text, int64_t vocab, const std::function<bool(const Progress&)>& progress) {
+Result<double> text_nll(Session& session, std::span<const TokenId> text, int64_t vocab,
+                        const std::function<bool(const Progress&)>& progress) {
   AppendOptions append;
   append.logits = scored_tokens;
   bool going = true;
@@ -21,7 +22,8 @@ Result<double> text_nll(Session& session, std::span<const TokenId> text, int64_t
   if (!going) return Status(Code::cancelled, "stopped at the end of a text");
   const std::span<const float> logits = session.logits();
   if (logits.size() != static_cast<size_t>(scored_tokens * vocab)) {
-    return Status(Code::internal, "the engine kept " + std::to_string(logits.size()) + " logits instead of " + std::to_string(scored_tokens * vocab));
+    return Status(Code::internal,
+                  "the engine kept " + std::to_string(logits.size()) + " logits instead of " + std::to_string(scored_tokens * vocab));
   }
   const auto scored = text.last(static_cast<size_t>(scored_tokens));
   double nll = 0;

@@ -14,7 +14,8 @@ Result<Score> score_token(std::span<const float> logits, TokenId token) {
   }
   const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
   const Score score{.nll = -log_prob(logits, token), .first_choice = best == token};
-  if (!std::isfinite(score.nll)) return Status(Code::internal, "the model gave token " + std::to_string(token) + " no finite log-probability");
+  if (!std::isfinite(score.nll))
+    return Status(Code::internal, "the model gave token " + std::to_string(token) + " no finite log-probability");
   return score;
 }
 

@@ -13,7 +13,7 @@ struct Ran {
 };
 
 struct RunOptions {
-  std::string input;               // what it reads on stdin
+  std::string input;                 // what it reads on stdin
   bool interrupt_at_output = false;  // send SIGINT once something came on stdout
 };
 

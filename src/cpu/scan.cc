@@ -1,5 +1,6 @@
-// Candidates go through the descent in groups of four tiles of 32: while one tile's keys are multiplied, the next round's keys of the
-// tiles before it are on their way from memory.
+// Candidates go through the descent in groups of eight tiles of 32: while one tile's keys are multiplied, the next round's keys of the
+// tiles before it are on their way from memory. The last round, of intervals of one key, scores that key from both sides; the round
+// before has already done it from the side that won, so only the other side is computed.
 #include "steps/scan.h"
 
 #include <algorithm>
@@ -11,7 +12,7 @@
 namespace bough::cpu {
 namespace {
 
-constexpr int kGroupTiles = 4;
+constexpr int kGroupTiles = 8;
 constexpr int kGroup = kGroupTiles * kTileKeys;
 
 struct Item {
@@ -124,8 +125,8 @@ class BlockScan {
     ops_.max_scores(rows, rows_, a_.heads.head_dim, w_.tile, best);
   }
 
-  // One round of one tile: n is the length of the intervals [l, l + n).
-  void round(int64_t j, int lanes, int n, int64_t* l, float* score_out) {
+  // One round of one tile: n is the length of the intervals [l, l + n). went_right: which half each lane keeps.
+  void round(int64_t j, int lanes, int n, int64_t* l, bool* went_right, float* best) {
     int64_t a[kTileKeys];
     int64_t z[kTileKeys];
     float sa[kTileKeys];
@@ -137,24 +138,50 @@ class BlockScan {
     score(a, lanes, j, true, indexed() ? w_.right : w_.left, sa);
     score(z, lanes, j, n > 1, w_.right, sz);  // an interval of one key: both candidates are that key
     for (int i = 0; i < lanes; ++i) {
-      score_out[i] = std::max(score_out[i], std::max(sa[i], sz[i]));
-      if (!(sa[i] > sz[i])) l[i] += n / 2;
+      best[i] = std::max(best[i], std::max(sa[i], sz[i]));
+      went_right[i] = !(sa[i] > sz[i]);
+      if (went_right[i]) l[i] += n / 2;
       if (n > 1) prefetch(l[i] + n / 8);
       if (n > 3) prefetch(l[i] + n / 4 + n / 8);
     }
   }
 
+  // The last round of a relative scan: lanes that went one way, gathered, from the other side.
+  void other_side(int count, const int64_t* l, const bool* went_right, bool side, const std::byte* rows, float* best) {
+    int lane[kTileKeys];
+    int64_t token[kTileKeys];
+    float s[kTileKeys];
+    int n = 0;
+    for (int i = 0; i < count; ++i) {
+      if (went_right[i] == side) {
+        lane[n] = i;
+        token[n++] = l[i];
+      }
+      if (n < kTileKeys && (i + 1 < count || n == 0)) continue;
+      score(token, n, 0, true, rows, s);
+      for (int k = 0; k < n; ++k) best[lane[k]] = std::max(best[lane[k]], s[k]);
+      n = 0;
+    }
+  }
+
   void run_group(int64_t j, int count) {
     int64_t l[kGroup];
+    bool went_right[kGroup];
     float best[kGroup];
+    const int chunk = a_.candidates.chunk;
     for (int i = 0; i < count; ++i) {
       l[i] = a_.candidates.at(item_.block, item_.kv_head, j + i);
-      prefetch(l[i] + a_.candidates.chunk / 4);
-      prefetch(l[i] + a_.candidates.chunk / 2 + a_.candidates.chunk / 4);
+      prefetch(l[i] + chunk / 4);
+      prefetch(l[i] + chunk / 2 + chunk / 4);
     }
     std::fill_n(best, count, -std::numeric_limits<float>::infinity());
-    for (int n = a_.candidates.chunk; n >= 1; n /= 2) {
-      for (int t = 0; t < count; t += kTileKeys) round(j + t, std::min(kTileKeys, count - t), n, l + t, best + t);
+    for (int n = chunk; n > 1 || n == chunk; n /= 2) {
+      for (int t = 0; t < count; t += kTileKeys) round(j + t, std::min(kTileKeys, count - t), n, l + t, went_right + t, best + t);
+      if (n == 1) break;
+    }
+    if (chunk > 1 && !indexed()) {
+      other_side(count, l, went_right, true, w_.left, best);
+      other_side(count, l, went_right, false, w_.right, best);
     }
     float* out = a_.scores + (item_.block * a_.heads.kv_heads + item_.kv_head) * a_.score_capacity;
     std::copy_n(best, count, out + j);
@@ -179,7 +206,7 @@ void scan(const TileOps& ops, const ScanArgs& a) {
   for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
     if (a.active[b] == 0) continue;
     const int rows = pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group();
-    const int64_t range = rows <= 16 ? 2 * kGroup : 16 * kGroup;
+    const int64_t range = rows <= 16 ? kGroup : 8 * kGroup;
     most_rows = std::max<int64_t>(most_rows, rows);
     for (int h = 0; h < a.heads.kv_heads; ++h) {
       for (int64_t j = 0; j < a.candidates.count[b]; j += range) {

@@ -72,7 +72,7 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
   };
   const int64_t before = conversation.session.length();
   const auto start = std::chrono::steady_clock::now();
-  const Status status = conversation.session.append(tokens, append);
+  Status status = conversation.session.append(tokens, append);
   reporter.clear();
   const int64_t read = conversation.session.length() - before;
   conversation.read_tokens += read;

@@ -92,7 +92,7 @@ class AskHelp : public CLI::Formatter {
 
 }  // namespace
 
-std::string marked_word(std::string word) {
+std::string marked_word(const std::string& word) {
   const bool bracketed = word.starts_with("[") && word.ends_with("]");
   return bracketed ? mark + word : word;
 }

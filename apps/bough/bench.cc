@@ -74,7 +74,7 @@ Status read_quietly(Session& session, std::span<const TokenId> tokens, int64_t l
     reporter.update(p.done, p.total, p.seconds);
     return !interrupted();
   };
-  const Status status = session.append(tokens, append);
+  Status status = session.append(tokens, append);
   if (status.code() == Code::cancelled) return Status(Code::cancelled, "interrupted");
   return status;
 }

@@ -31,8 +31,7 @@ struct TokenizeOptions {
 
 // Control characters and partial characters as escapes, so that a piece keeps to its line.
 std::string visible(const std::string& piece) {
-  const std::string quoted = Json(piece).dump(-1, ' ', false, Json::error_handler_t::replace);
-  return quoted;
+  return Json(piece).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 void print_text(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -43,10 +42,10 @@ void print_tokens(const Tokenizer& tokenizer, std::span<const TokenId> tokens, b
     const Result<std::string> piece = tokenizer.piece(token, /*special=*/true);
     const std::string text = visible(piece.ok() ? *piece : std::string());
     if (json) {
-      out += R"({"id":)" + std::to_string(token) + R"(,"piece":)" + text + "}\n";
+      out.append(R"({"id":)").append(std::to_string(token)).append(R"(,"piece":)").append(text).append("}\n");
     } else {
       const std::string id = std::to_string(token);
-      out += std::string(id.size() < 7 ? 7 - id.size() : 0, ' ') + id + "  " + text + "\n";
+      out.append(id.size() < 7 ? 7 - id.size() : 0, ' ').append(id).append("  ").append(text).append("\n");
     }
     if (out.size() > (1 << 20)) {
       print_text(out);

@@ -30,9 +30,7 @@ struct TokenizeOptions {
 };
 
 // Control characters and partial characters as escapes, so that a piece keeps to its line.
-std::string visible(const std::string& piece) {
-  return Json(piece).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+std::string visible(const std::string& piece) { return Json(piece).dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 void print_text(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 

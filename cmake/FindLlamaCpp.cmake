@@ -30,7 +30,7 @@ function(bough_llama_library name path)
     IMPORTED_LOCATION "${LLAMACPP_DIR}/build/${path}" INTERFACE_LINK_LIBRARIES "${ARGN}")
 endfunction()
 
-bough_llama_library(ggml-base ggml/src/libggml-base.a Threads::Threads ${CMAKE_DL_LIBS} m)
+bough_llama_library(ggml-base ggml/src/libggml-base.a OpenMP::OpenMP_CXX Threads::Threads ${CMAKE_DL_LIBS} m)
 bough_llama_library(ggml-cpu ggml/src/libggml-cpu.a LlamaCpp::ggml-base OpenMP::OpenMP_CXX)
 bough_llama_library(ggml ggml/src/libggml.a LlamaCpp::ggml-cpu LlamaCpp::ggml-base)
 bough_llama_library(llama src/libllama.a LlamaCpp::ggml)

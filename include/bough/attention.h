@@ -51,18 +51,18 @@ struct FirstLayers {
 
 struct AttentionPlan {
   Mode mode = Mode::dense;
-  int64_t sinks = 0;               // tokens, a multiple of 64 and of the last chunk
-  int64_t window = 0;              // tokens, a multiple of the last chunk, at least twice the first chunk
-  std::vector<StagePlan> stages;   // 1 to 4 in mode stages, otherwise empty; keeps do not increase
-  int64_t k = 0;                   // tokens selected by the last stage, a multiple of its chunk
+  int64_t sinks = 0;              // tokens, a multiple of 64 and of the last chunk
+  int64_t window = 0;             // tokens, a multiple of the last chunk, at least twice the first chunk
+  std::vector<StagePlan> stages;  // 1 to 4 in mode stages, otherwise empty; keeps do not increase
+  int64_t k = 0;                  // tokens selected by the last stage, a multiple of its chunk
   std::optional<FirstLayers> first;
   Scan scan = Scan::relative;
   Lists lists = Lists::layer;
   Pool pool = Pool::mean;
-  std::vector<int> refresh;        // decode steps between runs of each stage, each a multiple of the next, the first at most
-                                   // window - first chunk: what leaves the window by then is a candidate; streaming: one number
-  int64_t tail = 0;                // last tokens of an append before sampling that select each for itself, at most 1024
-  int64_t dense_below = 0;         // a query block that ends below this runs dense; at most the trained context
+  std::vector<int> refresh;  // decode steps between runs of each stage, each a multiple of the next, the first at most
+                             // window - first chunk: what leaves the window by then is a candidate; streaming: one number
+  int64_t tail = 0;          // last tokens of an append before sampling that select each for itself, at most 1024
+  int64_t dense_below = 0;   // a query block that ends below this runs dense; at most the trained context
 
   bool operator==(const AttentionPlan&) const = default;
 

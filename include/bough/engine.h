@@ -39,9 +39,9 @@ struct ModelInfo {
   int64_t trained_context = 0;  // tokens
   int64_t parameters = 0;
   int64_t file_bytes = 0;
-  int64_t weight_bytes = 0;     // bytes of weights that one decode step reads
-  std::string weight_types;     // for example "Q4_1, Q8_0, F32"
-  std::string chat_template;    // empty when the file has none
+  int64_t weight_bytes = 0;   // bytes of weights that one decode step reads
+  std::string weight_types;   // for example "Q4_1, Q8_0, F32"
+  std::string chat_template;  // empty when the file has none
 
   // Bytes that one token takes in the KV cache.
   int64_t kv_bytes_per_token(DType kv) const { return int64_t{2} * layers * kv_heads * head_dim * static_cast<int64_t>(size_of(kv)); }
@@ -57,8 +57,8 @@ struct Progress {
 };
 
 struct AppendOptions {
-  bool will_sample = false;  // the last `tail` tokens select each for itself, and the last token's logits are kept
-  int64_t logits = 0;        // keep the logits of this many last rows (at least 1 when will_sample)
+  bool will_sample = false;                       // the last `tail` tokens select each for itself, and the last token's logits are kept
+  int64_t logits = 0;                             // keep the logits of this many last rows (at least 1 when will_sample)
   std::function<bool(const Progress&)> progress;  // called after each slice; false cancels: what was read stays
 };
 
@@ -100,11 +100,11 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   const ModelInfo& info() const;
-  const AttentionPlan& plan() const;       // after fitting to the model
-  const std::string& plan_note() const;    // what fitting cut; empty if nothing
+  const AttentionPlan& plan() const;     // after fitting to the model
+  const std::string& plan_note() const;  // what fitting cut; empty if nothing
   DType kv_type() const;
   int threads() const;
-  std::string cpu_body() const;            // the attention body chosen for this CPU, for example "avx512_bf16"
+  std::string cpu_body() const;  // the attention body chosen for this CPU, for example "avx512_bf16"
 
   // `special`: control tokens written in the text are recognised; never set it for a user's text.
   Result<std::vector<TokenId>> tokenize(std::string_view text, bool add_bos = true, bool special = false) const;

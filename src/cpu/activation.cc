@@ -6,9 +6,11 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/activation.cc"
-#include "hwy/foreach_target.h"  // must come before highway.h
+// clang-format off: foreach_target.h comes before the others
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"  // NOLINT
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace bough::cpu {

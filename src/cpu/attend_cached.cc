@@ -16,12 +16,12 @@ namespace {
 constexpr int kSplitTiles = static_cast<int>(kSplitKeys) / kTileKeys;
 
 struct Workspace {
-  std::byte* q;    // [G, d] elements
-  float* turned;   // [d]
-  float* s;        // [G, kSplitKeys]
-  std::byte* p;    // [G, kSplitKeys] elements
-  float* o;        // [G, padded(d)]
-  float* m;        // [G]
+  std::byte* q;   // [G, d] elements
+  float* turned;  // [d]
+  float* s;       // [G, kSplitKeys]
+  std::byte* p;   // [G, kSplitKeys] elements
+  float* o;       // [G, padded(d)]
+  float* m;       // [G]
   float* l;
   float* alpha;
   int* visible;
@@ -112,7 +112,8 @@ void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {
     const int kv_head = static_cast<int>(item / splits % a.heads.kv_heads);
     const int row = static_cast<int>(item / splits / a.heads.kv_heads);
     const int64_t part = (static_cast<int64_t>(row) * a.heads.heads + kv_head * a.heads.group()) * splits + split;
-    attend_split(ops, a, row, kv_head, split, w, &part_o[static_cast<size_t>(part * d)], splits * d, &part_lse[static_cast<size_t>(part)], splits);
+    attend_split(ops, a, row, kv_head, split, w, &part_o[static_cast<size_t>(part * d)], splits * d, &part_lse[static_cast<size_t>(part)],
+                 splits);
   }
   MergeArgs merging;
   merging.rows = static_cast<int64_t>(rows) * a.heads.heads;

@@ -12,7 +12,8 @@ struct TileRows {
 };
 
 // Ranks [rank, rank + 32) of the context; null beyond its end.
-inline void gather_rows(const Context& context, const PageTable& pages, const KvShape& kv, int layer, int head, int64_t rank, TileRows& rows) {
+inline void gather_rows(const Context& context, const PageTable& pages, const KvShape& kv, int layer, int head, int64_t rank,
+                        TileRows& rows) {
   const size_t k_plane = kv.k_offset(layer, head);
   const size_t v_plane = kv.v_offset(layer, head);
   const int64_t size = context.size();

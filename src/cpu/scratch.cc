@@ -7,7 +7,7 @@ namespace bough::cpu {
 namespace {
 
 struct Free {
-  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
+  void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{64}); }
 };
 struct Buffer {
   std::unique_ptr<std::byte, Free> data;
@@ -21,7 +21,7 @@ Scratch::Scratch(size_t bytes_per_thread) : stride_((bytes_per_thread + 63) / 64
   const size_t wanted = stride_ * static_cast<size_t>(omp_get_max_threads());
   if (buffer.size < wanted) {
     buffer = {};
-    buffer.data.reset(static_cast<std::byte*>(::operator new(wanted, std::align_val_t{64})));
+    buffer.data.reset(static_cast<std::byte*>(::operator new (wanted, std::align_val_t{64})));
     buffer.size = wanted;
   }
   base_ = buffer.data.get();

@@ -17,9 +17,7 @@ namespace {
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
 
 // 16 floats to bf16 in the low halves of 16 dwords.
-inline __m512i round_to_dwords(__m512 x) {
-  return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
-}
+inline __m512i round_to_dwords(__m512 x) { return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x))); }
 inline __m512 low_halves(__m512i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
 inline __m512 high_halves(__m512i x) { return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000)))); }
 
@@ -135,7 +133,8 @@ inline __m512bh load(const uint32_t* pairs) { return reinterpret_cast<__m512bh>(
 
 // acc[r][0..1] += rows r . 32 columns over `pairs` pairs. The sums stay in registers.
 template <int R>
-inline __attribute__((always_inline)) void multiply(const uint32_t* a, int64_t lda, int pairs, const uint32_t* b, int64_t ldb, __m512 (&acc)[R][2]) {
+inline __attribute__((always_inline)) void multiply(const uint32_t* a, int64_t lda, int pairs, const uint32_t* b, int64_t ldb,
+                                                    __m512 (&acc)[R][2]) {
   for (int k = 0; k < pairs; ++k) {
     const __m512bh b0 = load(b + k * ldb);
     const __m512bh b1 = load(b + k * ldb + 16);

@@ -7,9 +7,11 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/tile_f32.cc"
-#include "hwy/foreach_target.h"  // must come before highway.h
+// clang-format off: foreach_target.h comes before the others
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"  // NOLINT
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace bough::cpu {
@@ -160,9 +162,8 @@ void Scores(const void* rows, int count, int d, const void* tile, float* s, int6
 }
 
 void MaxScores(const void* rows, int count, int d, const void* tile, float* best) {
-  ForRows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
-    MaxRows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), best);
-  });
+  ForRows(count, [=]<int R>(Count<R>, int row)
+                     HWY_ATTR { MaxRows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), best); });
 }
 
 void Accumulate(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) {

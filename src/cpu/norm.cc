@@ -6,8 +6,11 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/norm.cc"
-#include "hwy/foreach_target.h"  // must come before highway.h
+// foreach_target.h must come before the others.
+// clang-format off
+#include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace bough::cpu {

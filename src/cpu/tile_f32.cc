@@ -7,10 +7,11 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/tile_f32.cc"
-// clang-format off: foreach_target.h comes before the others
-#include "hwy/contrib/math/math-inl.h"
+// foreach_target.h must come before the others.
+// clang-format off
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "hwy/contrib/math/math-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();

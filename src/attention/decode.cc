@@ -26,12 +26,14 @@ std::vector<Context> frozen_contexts(const AttentionSetup& setup, const LayerSta
 
 Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int layer, const BlockList& lists,
                           std::span<const uint8_t> refreshed, const RopeTable& rope, std::span<AttentionState* const> states) {
+  const int64_t sinks_kept = setup.plan.sinks / 32 * 32;
   for (size_t b = 0; b < states.size(); ++b) {
     LayerState& state = states[b]->layers[static_cast<size_t>(layer)];
     const QueryBlock& block = batch.blocks[b];
     using Holds = LayerState::Holds;
     const Holds wanted = setup.is_dense(layer, block.r1()) ? Holds::all : refreshed[b] != 0 ? Holds::pruned : state.holds;
-    if (wanted != state.holds || refreshed[b] != 0) state.set.size = 0;
+    // A renewed context begins with the same sinks at the same ranks as whatever the set held.
+    if (wanted != state.holds || refreshed[b] != 0) state.set.size = wanted == Holds::pruned ? std::min(state.set.size, sinks_kept) : 0;
     state.holds = wanted;
     std::vector<Context> contexts = frozen_contexts(setup, state, block.r1());
     const int64_t keys = contexts[0].size();

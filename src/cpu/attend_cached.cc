@@ -81,12 +81,20 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
   const int64_t size = a.contexts[0].size();
   const int64_t tiles = (size + kTileKeys - 1) / kTileKeys - first_tile;
   const RopeLayout layout = a.rope->params().layout;
+  const auto gather = [&](int64_t item, TileRows& rows) {
+    const int head = static_cast<int>(item / tiles);
+    gather_rows(a.contexts[a.list_heads == 1 ? 0 : head], *a.pages, a.kv, a.layer, head, (first_tile + item % tiles) * kTileKeys, rows);
+  };
 #pragma omp parallel for schedule(static) if (tiles > 1)
   for (int64_t item = 0; item < tiles * a.kv.kv_heads; ++item) {
     const int head = static_cast<int>(item / tiles);
     const int64_t tile = first_tile + item % tiles;
     TileRows rows;
-    gather_rows(a.contexts[a.list_heads == 1 ? 0 : head], *a.pages, a.kv, a.layer, head, tile * kTileKeys, rows);
+    if (item + 1 < tiles * a.kv.kv_heads) {
+      gather(item + 1, rows);
+      prefetch_rows(rows, a.kv.row_bytes());
+    }
+    gather(item, rows);
     ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, layout, a.rope->cos_tile(tile), a.rope->sin_tile(tile), a.set->k_tile(head, tile));
     ops.pack_values(rows.v, a.kv.type, a.kv.head_dim, a.set->v_tile(head, tile));
   }

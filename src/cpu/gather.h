@@ -28,4 +28,13 @@ inline void gather_rows(const Context& context, const PageTable& pages, const Kv
   }
 }
 
+inline void prefetch_rows(const TileRows& rows, size_t row_bytes) {
+  for (int i = 0; i < kTileKeys && rows.k[i] != nullptr; ++i) {
+    for (size_t byte = 0; byte < row_bytes; byte += 64) {
+      __builtin_prefetch(rows.k[i] + byte);
+      __builtin_prefetch(rows.v[i] + byte);
+    }
+  }
+}
+
 }  // namespace bough::cpu

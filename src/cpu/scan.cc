@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kGroupTiles = 8;
 constexpr int kGroup = kGroupTiles * kTileKeys;
+constexpr int kFewRows = 16;  // pooled rows of a group's heads: decode and the tail of a prompt
 
 struct Item {
   int64_t block;
@@ -55,6 +56,7 @@ class BlockScan {
 
   void run() {
     pack_queries();
+    prefetch_first_round(item_.begin);
     for (int64_t j = item_.begin; j < item_.end; j += kGroup) run_group(j, static_cast<int>(std::min<int64_t>(kGroup, item_.end - j)));
   }
 
@@ -90,6 +92,16 @@ class BlockScan {
   void prefetch(int64_t token) const {
     const std::byte* p = key(token);
     for (size_t i = 0; i < a_.kv.row_bytes(); i += 64) __builtin_prefetch(p + i);
+  }
+
+  // The first keys of the group that begins at candidate j, if the item has one there.
+  void prefetch_first_round(int64_t j) const {
+    const int chunk = a_.candidates.chunk;
+    for (const int64_t end = std::min<int64_t>(j + kGroup, item_.end); j < end; ++j) {
+      const int64_t l = a_.candidates.at(item_.block, item_.kv_head, j);
+      prefetch(l + chunk / 4);
+      prefetch(l + chunk / 2 + chunk / 4);
+    }
   }
 
   // Angles of candidates [j, j + 32) for chunk-indexed scans.
@@ -169,16 +181,13 @@ class BlockScan {
     bool went_right[kGroup];
     float best[kGroup];
     const int chunk = a_.candidates.chunk;
-    for (int i = 0; i < count; ++i) {
-      l[i] = a_.candidates.at(item_.block, item_.kv_head, j + i);
-      prefetch(l[i] + chunk / 4);
-      prefetch(l[i] + chunk / 2 + chunk / 4);
-    }
+    for (int i = 0; i < count; ++i) l[i] = a_.candidates.at(item_.block, item_.kv_head, j + i);
     std::fill_n(best, count, -std::numeric_limits<float>::infinity());
     for (int n = chunk; n > 1 || n == chunk; n /= 2) {
       for (int t = 0; t < count; t += kTileKeys) round(j + t, std::min(kTileKeys, count - t), n, l + t, went_right + t, best + t);
       if (n == 1) break;
     }
+    prefetch_first_round(j + kGroup);
     if (chunk > 1 && !indexed()) {
       other_side(count, l, went_right, true, w_.left, best);
       other_side(count, l, went_right, false, w_.right, best);
@@ -206,7 +215,7 @@ void scan(const TileOps& ops, const ScanArgs& a) {
   for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
     if (a.active[b] == 0) continue;
     const int rows = pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group();
-    const int64_t range = rows <= 16 ? kGroup : 8 * kGroup;
+    const int64_t range = rows <= kFewRows ? 2 * kGroup : 8 * kGroup;
     most_rows = std::max<int64_t>(most_rows, rows);
     for (int h = 0; h < a.heads.kv_heads; ++h) {
       for (int64_t j = 0; j < a.candidates.count[b]; j += range) {

@@ -12,9 +12,9 @@
 namespace bough::cpu {
 namespace {
 
-constexpr int kGroupTiles = 8;
-constexpr int kGroup = kGroupTiles * kTileKeys;
-constexpr int kFewRows = 16;  // pooled rows of a group's heads: decode and the tail of a prompt
+constexpr int kGroup = 8 * kTileKeys;     // lanes that descend together
+constexpr int kFewGroup = 2 * kTileKeys;  // with few rows: what was fetched ahead must still be in the first-level cache
+constexpr int kFewRows = 16;              // pooled rows of a group's heads: decode and the tail of a prompt
 
 struct Item {
   int64_t block;
@@ -57,10 +57,11 @@ class BlockScan {
   void run() {
     pack_queries();
     prefetch_first_round(item_.begin);
-    for (int64_t j = item_.begin; j < item_.end; j += kGroup) run_group(j, static_cast<int>(std::min<int64_t>(kGroup, item_.end - j)));
+    for (int64_t j = item_.begin; j < item_.end; j += group()) run_group(j, static_cast<int>(std::min<int64_t>(group(), item_.end - j)));
   }
 
  private:
+  int group() const { return rows_ <= kFewRows ? kFewGroup : kGroup; }
   bool indexed() const { return a_.scan == Scan::chunk_indexed; }
 
   void pack_queries() {
@@ -97,7 +98,7 @@ class BlockScan {
   // The first keys of the group that begins at candidate j, if the item has one there.
   void prefetch_first_round(int64_t j) const {
     const int chunk = a_.candidates.chunk;
-    for (const int64_t end = std::min<int64_t>(j + kGroup, item_.end); j < end; ++j) {
+    for (const int64_t end = std::min<int64_t>(j + group(), item_.end); j < end; ++j) {
       const int64_t l = a_.candidates.at(item_.block, item_.kv_head, j);
       prefetch(l + chunk / 4);
       prefetch(l + chunk / 2 + chunk / 4);
@@ -187,7 +188,7 @@ class BlockScan {
       for (int t = 0; t < count; t += kTileKeys) round(j + t, std::min(kTileKeys, count - t), n, l + t, went_right + t, best + t);
       if (n == 1) break;
     }
-    prefetch_first_round(j + kGroup);
+    prefetch_first_round(j + group());
     if (chunk > 1 && !indexed()) {
       other_side(count, l, went_right, true, w_.left, best);
       other_side(count, l, went_right, false, w_.right, best);

@@ -10,7 +10,7 @@
 namespace bough {
 namespace {
 
-constexpr int64_t kSliceTokens = 4096;  // of one step: large enough that weights are dequantised seldom, small enough to report and to stop
+constexpr int64_t kSliceTokens = 2048;  // of one step: large enough to keep every thread busy, small enough to report and to stop
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }

@@ -19,19 +19,19 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <typename Tag>
-HWY_INLINE void Silu(Tag tag, const float* gate, const float* up, float* y) {
+HWY_INLINE void silu(Tag tag, const float* gate, const float* up, float* y) {
   const auto g = hn::LoadU(tag, gate);
   const auto e = hn::Exp(tag, hn::Neg(hn::Max(g, hn::Set(tag, -80.0F))));
   hn::StoreU(hn::Mul(hn::Div(g, hn::Add(hn::Set(tag, 1.0F), e)), hn::LoadU(tag, up)), tag, y);
 }
 
-void SiluRange(const float* gate, const float* up, int64_t count, float* y) {
+void silu_range(const float* gate, const float* up, int64_t count, float* y) {
   const hn::ScalableTag<float> tag;
   const hn::CappedTag<float, 1> one;
   const auto lanes = static_cast<int64_t>(hn::Lanes(tag));
   int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) Silu(tag, gate + i, up + i, y + i);
-  for (; i < count; ++i) Silu(one, gate + i, up + i, y + i);
+  for (; i + lanes <= count; i += lanes) silu(tag, gate + i, up + i, y + i);
+  for (; i < count; ++i) silu(one, gate + i, up + i, y + i);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -41,11 +41,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace bough::cpu {
 
-HWY_EXPORT(SiluRange);
+HWY_EXPORT(silu_range);
 
 void activation(const ActivationArgs& a) {
   constexpr int64_t kRange = 4096;
-  const auto range = HWY_DYNAMIC_DISPATCH(SiluRange);
+  const auto range = HWY_DYNAMIC_DISPATCH(silu_range);
 #pragma omp parallel for schedule(static) if (a.count > kRange)
   for (int64_t i = 0; i < a.count; i += kRange) range(a.gate + i, a.up + i, std::min(kRange, a.count - i), a.y + i);
 }

@@ -57,7 +57,7 @@ struct Shape {
   int64_t n, k;
   bool bf16, add;
   int64_t ldy;
-  auto operator<=>(const Shape&) const = default;
+  auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
 
 const Kernel& kernel(const Shape& s) {

@@ -17,7 +17,7 @@ namespace bough::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-void NormRow(const float* x, const float* weight, int64_t n, float eps, float* y) {
+void norm_row(const float* x, const float* weight, int64_t n, float eps, float* y) {
   const hn::ScalableTag<float> tag;
   const auto lanes = static_cast<int64_t>(hn::Lanes(tag));
   auto sums = hn::Zero(tag);
@@ -43,10 +43,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace bough::cpu {
 
-HWY_EXPORT(NormRow);
+HWY_EXPORT(norm_row);
 
 void norm(const NormArgs& a) {
-  const auto row = HWY_DYNAMIC_DISPATCH(NormRow);
+  const auto row = HWY_DYNAMIC_DISPATCH(norm_row);
 #pragma omp parallel for schedule(static) if (a.rows > 1)
   for (int64_t t = 0; t < a.rows; ++t) row(a.x + t * a.n, a.weight, a.n, a.eps, a.y + t * a.n);
 }

@@ -25,7 +25,7 @@ constexpr int kLanes = static_cast<int>(hn::MaxLanes(Floats())) < kTileKeys ? st
 constexpr int kVecs = kTileKeys / kLanes;
 constexpr int kRows = kLanes == 16 ? 12 : kLanes == 8 ? 3 : 1;  // kRows * kVecs sums fit the registers
 
-Vec RoundToBf16(Vec x) {
+Vec round_to_bf16(Vec x) {
   const hn::RebindToUnsigned<Floats> du;
   const auto bits = hn::BitCast(du, x);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1U));
@@ -33,13 +33,13 @@ Vec RoundToBf16(Vec x) {
   return hn::BitCast(Floats(), hn::And(rounded, hn::Set(du, 0xffff0000U)));
 }
 
-void PackRows(const float* x, int64_t count, DType round, void* rows) {
+void pack_rows(const float* x, int64_t count, DType round, void* rows) {
   auto* out = static_cast<float*>(rows);
   for (int64_t i = 0; i < count; ++i) out[i] = rounded(x[i], round);
 }
 
 // Loads kTileKeys rows of `type` with element e of row j at out[e * e_stride + j * j_stride].
-void Gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, int64_t j_stride, float* out) {
+void gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, int64_t j_stride, float* out) {
   for (int j = 0; j < kTileKeys; ++j) {
     float* column = out + j * j_stride;
     if (rows[j] == nullptr) {
@@ -50,10 +50,10 @@ void Gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, i
   }
 }
 
-void PackKeys(const std::byte* const* keys, DType type, int d, RopeLayout layout, const float* cos, const float* sin, void* out) {
+void pack_keys(const std::byte* const* keys, DType type, int d, RopeLayout layout, const float* cos, const float* sin, void* out) {
   const Floats tag;
   auto* tile = static_cast<float*>(out);
-  Gather(keys, type, d, kTileKeys, 1, tile);
+  gather(keys, type, d, kTileKeys, 1, tile);
   if (cos == nullptr) return;
   for (int i = 0; i < d / 2; ++i) {
     float* a = tile + (layout == RopeLayout::interleaved ? 2 * i : i) * kTileKeys;
@@ -66,8 +66,8 @@ void PackKeys(const std::byte* const* keys, DType type, int d, RopeLayout layout
       auto ya = hn::Sub(hn::Mul(xa, c), hn::Mul(xb, s));
       auto yb = hn::MulAdd(xa, s, hn::Mul(xb, c));
       if (type == DType::bf16) {
-        ya = RoundToBf16(ya);
-        yb = RoundToBf16(yb);
+        ya = round_to_bf16(ya);
+        yb = round_to_bf16(yb);
       }
       hn::StoreU(ya, tag, a + j);
       hn::StoreU(yb, tag, b + j);
@@ -75,14 +75,14 @@ void PackKeys(const std::byte* const* keys, DType type, int d, RopeLayout layout
   }
 }
 
-void PackValues(const std::byte* const* values, DType type, int d, void* out) {
+void pack_values(const std::byte* const* values, DType type, int d, void* out) {
   auto* tile = static_cast<float*>(out);
-  Gather(values, type, d, 1, padded(d), tile);
+  gather(values, type, d, 1, padded(d), tile);
   for (int j = 0; j < kTileKeys; ++j) std::fill(tile + j * padded(d) + d, tile + (j + 1) * padded(d), 0.0F);
 }
 
 template <int R>
-HWY_INLINE void Multiply(const float* a, int64_t lda, int depth, const float* b, int64_t ldb, Vec (&acc)[R][kVecs]) {
+HWY_INLINE void multiply(const float* a, int64_t lda, int depth, const float* b, int64_t ldb, Vec (&acc)[R][kVecs]) {
   const Floats tag;
   for (int k = 0; k < depth; ++k) {
     Vec column[kVecs];
@@ -98,11 +98,11 @@ HWY_INLINE void Multiply(const float* a, int64_t lda, int depth, const float* b,
 }
 
 template <int R>
-void ScoresRows(const float* a, int d, const float* tile, float* s, int64_t lds) {
+void scores_rows(const float* a, int d, const float* tile, float* s, int64_t lds) {
   const Floats tag;
   Vec acc[R][kVecs];
   for (auto& row : acc) std::fill(row, row + kVecs, hn::Zero(tag));
-  Multiply<R>(a, d, d, tile, kTileKeys, acc);
+  multiply<R>(a, d, d, tile, kTileKeys, acc);
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < kVecs; ++v) hn::StoreU(acc[r][v], tag, s + r * lds + v * kLanes);
@@ -110,11 +110,11 @@ void ScoresRows(const float* a, int d, const float* tile, float* s, int64_t lds)
 }
 
 template <int R>
-void MaxRows(const float* a, int d, const float* tile, float* best) {
+void max_rows(const float* a, int d, const float* tile, float* best) {
   const Floats tag;
   Vec acc[R][kVecs];
   for (auto& row : acc) std::fill(row, row + kVecs, hn::Zero(tag));
-  Multiply<R>(a, d, d, tile, kTileKeys, acc);
+  multiply<R>(a, d, d, tile, kTileKeys, acc);
 #pragma GCC unroll 16
   for (int v = 0; v < kVecs; ++v) {
     auto top = hn::LoadU(tag, best + v * kLanes);
@@ -124,14 +124,14 @@ void MaxRows(const float* a, int d, const float* tile, float* best) {
 }
 
 template <int R>
-void AccumulateRows(const float* p, int keys, const float* v_tiles, int d, const float* alpha, float* o) {
+void accumulate_rows(const float* p, int keys, const float* v_tiles, int d, const float* alpha, float* o) {
   const Floats tag;
   for (int c = 0; c < padded(d); c += kTileKeys) {
     Vec acc[R][kVecs];
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < kVecs; ++v) acc[r][v] = hn::Mul(hn::Set(tag, alpha[r]), hn::LoadU(tag, o + r * padded(d) + c + v * kLanes));
     }
-    Multiply<R>(p, keys, keys, v_tiles + c, padded(d), acc);
+    multiply<R>(p, keys, keys, v_tiles + c, padded(d), acc);
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < kVecs; ++v) hn::StoreU(acc[r][v], tag, o + r * padded(d) + c + v * kLanes);
     }
@@ -143,38 +143,38 @@ using Count = std::integral_constant<int, R>;
 
 // Calls f(R, first row) for rows in blocks of kRows, then for what is left.
 template <int R, typename F>
-void LastRows(int count, int row, const F& f) {
+void last_rows(int count, int row, const F& f) {
   if constexpr (R > 0) {
     if (count == R) return f(Count<R>{}, row);
-    LastRows<R - 1>(count, row, f);
+    last_rows<R - 1>(count, row, f);
   }
 }
 template <typename F>
-void ForRows(int count, const F& f) {
+void for_rows(int count, const F& f) {
   int row = 0;
   for (; row + kRows <= count; row += kRows) f(Count<kRows>{}, row);
-  LastRows<kRows - 1>(count - row, row, f);
+  last_rows<kRows - 1>(count - row, row, f);
 }
 
-void Scores(const void* rows, int count, int d, const void* tile, float* s, int64_t lds) {
-  ForRows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
-    ScoresRows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), s + row * lds, lds);
+void scores(const void* rows, int count, int d, const void* tile, float* s, int64_t lds) {
+  for_rows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
+    scores_rows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), s + row * lds, lds);
   });
 }
 
-void MaxScores(const void* rows, int count, int d, const void* tile, float* best) {
-  ForRows(count, [=]<int R>(Count<R>, int row)
-                     HWY_ATTR { MaxRows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), best); });
+void max_scores(const void* rows, int count, int d, const void* tile, float* best) {
+  for_rows(count, [=]<int R>(Count<R>, int row)
+                      HWY_ATTR { max_rows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), best); });
 }
 
-void Accumulate(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) {
-  ForRows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
-    AccumulateRows<R>(static_cast<const float*>(p) + static_cast<int64_t>(row) * keys, keys, static_cast<const float*>(v_tiles), d,
-                      alpha + row, o + static_cast<int64_t>(row) * padded(d));
+void accumulate(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) {
+  for_rows(count, [=]<int R>(Count<R>, int row) HWY_ATTR {
+    accumulate_rows<R>(static_cast<const float*>(p) + static_cast<int64_t>(row) * keys, keys, static_cast<const float*>(v_tiles), d,
+                       alpha + row, o + static_cast<int64_t>(row) * padded(d));
   });
 }
 
-void Softmax(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p) {
+void softmax(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p) {
   const Floats tag;
   for (int r = 0; r < count; ++r) {
     const float* row = s + r * lds;
@@ -197,8 +197,8 @@ void Softmax(const float* s, int64_t lds, int count, int keys, const int* visibl
   }
 }
 
-const TileOps* Ops() {
-  static const TileOps ops{hwy::TargetName(HWY_TARGET), 4, PackRows, PackKeys, PackValues, Scores, MaxScores, Softmax, Accumulate};
+const TileOps* tile_ops() {
+  static const TileOps ops{hwy::TargetName(HWY_TARGET), 4, pack_rows, pack_keys, pack_values, scores, max_scores, softmax, accumulate};
   return &ops;
 }
 
@@ -209,9 +209,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace bough::cpu {
 
-HWY_EXPORT(Ops);
+HWY_EXPORT(tile_ops);
 
-const TileOps* tile_f32() { return HWY_DYNAMIC_DISPATCH(Ops)(); }
+const TileOps* tile_f32() { return HWY_DYNAMIC_DISPATCH(tile_ops)(); }
 
 }  // namespace bough::cpu
 #endif

@@ -44,10 +44,10 @@ namespace bough::cpu {
 HWY_EXPORT(silu_range);
 
 void activation(const ActivationArgs& a) {
-  constexpr int64_t kRange = 4096;
+  constexpr int64_t range_size = 4096;
   const auto range = HWY_DYNAMIC_DISPATCH(silu_range);
-#pragma omp parallel for schedule(static) if (a.count > kRange)
-  for (int64_t i = 0; i < a.count; i += kRange) range(a.gate + i, a.up + i, std::min(kRange, a.count - i), a.y + i);
+#pragma omp parallel for schedule(static) if (a.count > range_size)
+  for (int64_t i = 0; i < a.count; i += range_size) range(a.gate + i, a.up + i, std::min(range_size, a.count - i), a.y + i);
 }
 
 }  // namespace bough::cpu

@@ -172,18 +172,18 @@ Result<std::vector<double>> GgufFile::get_numbers(std::string_view key) const {
 }
 
 std::string in_quotes(std::string_view text) {
-  static constexpr size_t kMaxShown = 80;
-  static constexpr char kDigits[] = "0123456789abcdef";
+  static constexpr size_t max_shown = 80;
+  static constexpr char digits[] = "0123456789abcdef";
   std::string out = "'";
-  for (const char c : text.substr(0, kMaxShown)) {
+  for (const char c : text.substr(0, max_shown)) {
     const auto u = static_cast<unsigned char>(c);
     if (u >= 0x20 && u < 0x7f) {
       out += c;
     } else {
-      out += {'\\', 'x', kDigits[u >> 4], kDigits[u & 15]};
+      out += {'\\', 'x', digits[u >> 4], digits[u & 15]};
     }
   }
-  out += text.size() > kMaxShown ? "...'" : "'";
+  out += text.size() > max_shown ? "...'" : "'";
   return out;
 }
 

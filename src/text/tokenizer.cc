@@ -89,15 +89,15 @@ void Tokenizer::Impl::append_piece(TokenId token, bool special, std::string& out
 }
 
 void Tokenizer::Impl::find_specials() {
-  constexpr int kNotText = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
+  constexpr int not_text = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
   for (TokenId token = 0; token < size; ++token) {
     const int attr = attributes(token);
-    if ((attr & (kNotText | LLAMA_TOKEN_ATTR_USER_DEFINED)) == 0) continue;
+    if ((attr & (not_text | LLAMA_TOKEN_ATTR_USER_DEFINED)) == 0) continue;
     const std::string text = llama_vocab_get_text(vocab, token);
     const bool left = (attr & LLAMA_TOKEN_ATTR_LSTRIP) != 0;
     const bool right = (attr & LLAMA_TOKEN_ATTR_RSTRIP) != 0;
     exclude_special(special_cuts, text, left || right);
-    if ((attr & kNotText) == 0) {
+    if ((attr & not_text) == 0) {
       exclude_special(plain_cuts, text, left || right);
     } else if (!text.empty()) {
       specials.push_back({text, left, right});

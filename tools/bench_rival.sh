@@ -12,7 +12,7 @@ llama_bench="$("$root/tools/setup.sh" --print-llama-dir)/build/bin/llama-bench"
 [[ -x "$bough" && -x "$llama_bench" ]] || fail "$bough or $llama_bench is missing; run make build"
 
 # Milliseconds of the one JSON object on standard input.
-rival_ms=$("$llama_bench" -m "$model_path" -t "$(nproc)" -fa 1 -p "$tokens" -n 0 -r 1 -o json |
+rival_ms=$("$llama_bench" -m "$model_path" -t "$(nproc)" -fa 1 -p "$tokens" -n 0 -r 1 --no-warmup -o json |
   python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["avg_ns"] / 1e6)')
 own_ms=$("$bough" bench --what prefill --lengths "$tokens" --json -m "$model_path" |
   python3 -c 'import json, sys; print(json.loads(sys.stdin.readline())["ms"])')

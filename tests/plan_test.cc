@@ -43,26 +43,30 @@ std::string changed(std::string_view from, std::string_view to) {
 std::string three_k(const std::string& refresh) {
   return R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":256,"query_block":64,"query_stride":4},)"
          R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4},{"chunk":8,"keep":8192,"query_block":64,"query_stride":1}],)"
-         R"("k":2048,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","lists":"layer","pool":"mean",)"
-         R"("refresh":)" +
-         refresh + R"(,"tail":64,"dense_below":0})";
+         R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+         R"("lists":"layer","pool":"mean","refresh":)" +
+         refresh + R"(,"tail":64,"dense_below":0,"layers":[]})";
 }
 
 const std::vector<std::pair<std::string, std::string>> kPresetJson = {
     {"default", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4},)"
                 R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4},{"chunk":8,"keep":8192,"query_block":64,"query_stride":1}],)"
-                R"("k":2048,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","lists":"layer","pool":"mean",)"
-                R"("refresh":[16,8,4],"tail":64,"dense_below":0})"},
+                R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+                R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"3k", three_k("[16,8,4]")},
     {"3k-fast", three_k("[32,16,8]")},
     {"3k-flash", three_k("[96,24,8]")},
     {"5k", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4},)"
            R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4},{"chunk":16,"keep":16384,"query_block":64,"query_stride":1}],)"
-           R"("k":4096,"first":null,"scan":"relative","lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0})"},
-    {"streaming", R"({"mode":"streaming","sinks":256,"window":1024,"stages":[],"k":0,"first":null,"scan":"relative","lists":"layer",)"
-                  R"("pool":"mean","refresh":[8],"tail":0,"dense_below":0})"},
-    {"dense", R"({"mode":"dense","sinks":0,"window":0,"stages":[],"k":0,"first":null,"scan":"relative","lists":"layer","pool":"mean",)"
-              R"("refresh":[],"tail":0,"dense_below":0})"},
+           R"("k":4096,"tree":null,"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
+           R"("refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
+    {"hip", R"({"mode":"hip","sinks":64,"window":256,"stages":[],"k":0,"tree":{"k":512,"query_block":64,"query_stride":2,"key_block":2,)"
+            R"("key_stride":1,"rep":"center","refresh":8},"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
+            R"("refresh":[],"tail":64,"dense_below":0,"layers":[]})"},
+    {"streaming", R"({"mode":"streaming","sinks":256,"window":1024,"stages":[],"k":0,"tree":null,"first":null,"scan":"relative",)"
+                  R"("positions":"rank","lists":"layer","pool":"mean","refresh":[8],"tail":0,"dense_below":0,"layers":[]})"},
+    {"dense", R"({"mode":"dense","sinks":0,"window":0,"stages":[],"k":0,"tree":null,"first":null,"scan":"relative","positions":"rank",)"
+              R"("lists":"layer","pool":"mean","refresh":[],"tail":0,"dense_below":0,"layers":[]})"},
 };
 
 TEST(Plan, PresetsAreTheDocumentedJson) {
@@ -80,6 +84,7 @@ TEST(Plan, MissingFieldsComeFromThePresetOfTheMode) {
   EXPECT_EQ(preset("{}"), preset("default"));
   EXPECT_EQ(preset(R"({"mode":"streaming"})"), preset("streaming"));
   EXPECT_EQ(preset(R"({"mode":"dense"})"), preset("dense"));
+  EXPECT_EQ(preset(R"({"mode":"hip","tree":{"refresh":8}})"), preset("hip"));
   AttentionPlan flash = preset("default");
   flash.refresh = {96, 24, 8};
   EXPECT_EQ(preset(R"({"refresh":[96,24,8]})"), flash);
@@ -103,14 +108,17 @@ TEST(Plan, EveryChoiceSurvivesTheRoundTrip) {
 
 TEST(Plan, Accessors) {
   const AttentionPlan p = preset("default");
-  EXPECT_EQ(p.k_of(2), 4096);
-  EXPECT_EQ(p.k_of(3), 2048);
-  EXPECT_EQ(p.scan_of(2), Scan::chunk_indexed);
-  EXPECT_EQ(p.scan_of(3), Scan::relative);
+  EXPECT_EQ(p.layer(2).k, 4096);
+  EXPECT_EQ(p.layer(3).k, 2048);
+  EXPECT_EQ(p.layer(2).scan, Scan::chunk_indexed);
+  EXPECT_EQ(p.layer(3).scan, Scan::relative);
   EXPECT_EQ(p.max_k(), 4096);
   EXPECT_EQ(p.context_tokens(), 256 + 1024 + 4096 + 64 + 4);
   EXPECT_EQ(preset("streaming").context_tokens(), 256 + 1024 + 64 + 8);
   EXPECT_EQ(preset("streaming").max_k(), 0);
+  EXPECT_EQ(preset("hip").context_tokens(), 64 + 256 + 512 + 64 + 8);
+  EXPECT_EQ(preset("3k-flash").longest_refresh(), 96);
+  EXPECT_EQ(preset("hip").longest_refresh(), 8);
   EXPECT_EQ(preset("dense").context_tokens(), 0);
   AttentionPlan none_first = p;
   none_first.first->layers = 0;
@@ -119,15 +127,118 @@ TEST(Plan, Accessors) {
   EXPECT_EQ(long_chunk.context_tokens(), 512 + 2048 + 2048 + 512 + 4);
 }
 
+// Layers by name: each takes what it leaves out from the plan.
+TEST(PlanLayers, ResolveToOnePlanEach) {
+  const AttentionPlan p = preset(
+      R"({"layers":[{"layers":[0,4],"mode":"dense"},{"layers":[1],"k":1024,"scan":"relative","positions":"true"},)"
+      R"({"layers":[5],"mode":"hip","window":512,"tree":{"key_block":4}},{"layers":[6],"mode":"hip","k":64},)"
+      R"({"layers":[7],"mode":"streaming","sinks":64},)"
+      R"({"layers":[8],"stages":[{"chunk":32},{"chunk":16,"keep":8192},{"chunk":4,"keep":4096}]}]})");
+  const AttentionPlan base = preset("default");
+  for (const int dense : {0, 4}) EXPECT_EQ(p.layer(dense), LayerPlan{}) << dense;
+  EXPECT_EQ(p.layer(1).k, 1024);
+  EXPECT_EQ(p.layer(1).scan, Scan::relative);
+  EXPECT_EQ(p.layer(1).positions, Positions::true_positions);
+  EXPECT_EQ(p.layer(1).stages, base.stages);
+  EXPECT_EQ(p.layer(2), base.layer(2)) << "first is left as it was";
+  EXPECT_EQ(p.layer(3), base.layer(3));
+  EXPECT_EQ(p.layer(1000), base.layer(3));
+  EXPECT_EQ(p.layer(5).k, 512) << "a tree's own k";
+  EXPECT_EQ(p.layer(5).last_chunk(), 4);
+  EXPECT_EQ(p.layer(5).window, 512);
+  EXPECT_EQ(p.layer(5).sinks, 256);
+  EXPECT_EQ(p.layer(5).refresh, std::vector<int>{8});
+  EXPECT_TRUE(p.layer(5).stages.empty());
+  EXPECT_EQ(p.layer(6).k, 64);
+  EXPECT_EQ(p.layer(6).tree.k, 64);
+  EXPECT_EQ(p.layer(7).refresh, std::vector<int>{4}) << "the last stage's interval";
+  EXPECT_EQ(p.layer(7).context_tokens(), 64 + 1024 + 64 + 4);
+  EXPECT_EQ(p.layer(7).k, 0);
+  EXPECT_EQ(p.layer(8).last_chunk(), 4);
+  EXPECT_EQ(p.layer(8).k, 2048);
+  EXPECT_EQ(p.context_tokens(), base.context_tokens());
+  EXPECT_EQ(p.distinct_layers().size(), 8u);
+  EXPECT_EQ(preset(plan_json(p)), p);
+}
+
+TEST(PlanLayers, APlanMayBeDenseButForSomeLayers) {
+  const AttentionPlan p =
+      preset(R"({"mode":"dense","tail":8,"layers":[{"layers":[2],"mode":"hip","sinks":0,"window":128,"k":32,"positions":"rank"}]})");
+  EXPECT_EQ(p.layer(0).mode, Mode::dense);
+  EXPECT_EQ(p.layer(2).context_tokens(), 128 + 32 + 64 + 8);
+  EXPECT_EQ(p.context_tokens(), p.layer(2).context_tokens());
+  EXPECT_EQ(p.query_block(), 64);
+  EXPECT_EQ(preset(plan_json(p)), p);
+}
+
+TEST(PlanLayers, Rules) {
+  const auto error = [](const std::string& entries) { return error_of(R"({"layers":[)" + entries + "]}"); };
+  EXPECT_THAT(error(R"({"mode":"dense"})"), HasSubstr("layers[0].layers is missing"));
+  EXPECT_THAT(error(R"({"layers":[]})"), HasSubstr("layers[0].layers is empty"));
+  EXPECT_THAT(error(R"({"layers":[1024]})"), HasSubstr("layers[0].layers[0] is 1024, must be an integer from 0 to 1023"));
+  EXPECT_THAT(error(R"({"layers":[-1]})"), HasSubstr("layers[0].layers[0] is -1"));
+  EXPECT_THAT(error(R"({"layers":[2,1]})"), HasSubstr("layers[0].layers[1] is 1, must be above the one before it, 2"));
+  EXPECT_THAT(error(R"({"layers":[1,2]},{"layers":[2]})"), HasSubstr("layers[1].layers[0] is 2, must be a layer that no other entry names"));
+  EXPECT_THAT(error(R"({"layers":[3],"refresh":[4]})"), HasSubstr("unknown key \"refresh\" in layers[0]"));
+  EXPECT_THAT(error(R"({"layers":[3],"mode":"dense","k":8})"), HasSubstr("layers[0].k is set, but mode dense does not use it"));
+  EXPECT_THAT(error(R"({"layers":[3],"tree":{}})"), HasSubstr("layers[0].tree is set, but mode stages does not use it"));
+  EXPECT_THAT(error(R"({"layers":[3],"mode":"streaming","scan":"relative"})"), HasSubstr("layers[0].scan is set"));
+  EXPECT_THAT(error(R"({"layers":[3],"k":2044})"), HasSubstr("layers[0].k is 2044, must be a multiple of the last chunk 8"));
+  EXPECT_THAT(error(R"({"layers":[3],"k":16384})"), HasSubstr("layers[0].stages[2].keep is 8192, must be at least layers[0].k 16384"));
+  EXPECT_THAT(error(R"({"layers":[3],"window":64})"), HasSubstr("layers[0].window is 64, must be at least twice layers[0].stages[0].chunk, 128"));
+  EXPECT_THAT(error(R"({"layers":[3],"sinks":8})"), HasSubstr("layers[0].sinks is 8, must be a multiple of the page size 64"));
+  EXPECT_THAT(error(R"({"layers":[3],"stages":[{"chunk":64}]})"),
+              HasSubstr("refresh has 3 intervals, must have as many as layers[0].stages, 1"));
+  EXPECT_THAT(error(R"({"layers":[3],"mode":"hip","tree":{"query_block":32}})"),
+              HasSubstr("layers[0].tree.query_block is 32, must be that of the first stage or tree, 64"));
+  EXPECT_THAT(error(R"({"layers":[3],"mode":"streaming","window":1000})"), HasSubstr("accepted"));
+  EXPECT_THAT(error_of(R"({"layers":[3]})"), HasSubstr("layers[0] is 3, must be an object"));
+}
+
+TEST(PlanRules, Tree) {
+  const auto error = [](const std::string& tree) { return error_of(R"({"mode":"hip","tree":{)" + tree + "}}"); };
+  EXPECT_THAT(error(R"("key_block":3)"), HasSubstr("tree.key_block is 3, must be a power of two from 1 to 64"));
+  EXPECT_THAT(error(R"("key_block":128)"), HasSubstr("tree.key_block is 128, must be an integer from 1 to 64"));
+  EXPECT_THAT(error(R"("key_stride":3)"), HasSubstr("tree.key_stride is 3, must be a divisor of key_block 2"));
+  EXPECT_THAT(error(R"("query_block":1)"), HasSubstr("tree.query_block is 1, must be 16, 32 or 64"));
+  EXPECT_THAT(error(R"("query_stride":5)"), HasSubstr("tree.query_stride is 5, must be a divisor of query_block 64"));
+  EXPECT_THAT(error(R"("k":0)"), HasSubstr("tree.k is 0, must be from 2"));
+  EXPECT_THAT(error(R"("k":511)"), HasSubstr("tree.k is 511, must be a multiple of key_block 2"));
+  EXPECT_THAT(error(R"("rep":"random")"), HasSubstr("tree.rep is \"random\", must be one of the strings center, first, last"));
+  EXPECT_THAT(error(R"("refresh":0)"), HasSubstr("tree.refresh is 0"));
+  EXPECT_THAT(error(R"("refresh":257)"), HasSubstr("tree.refresh is 257, must be at most window 256"));
+  EXPECT_THAT(error_of(R"({"mode":"hip","k":512})"), HasSubstr("k is 512, must be 0 in mode hip, whose k is tree.k"));
+  EXPECT_THAT(error_of(R"({"mode":"hip","refresh":[8]})"), HasSubstr("but mode hip has none, its interval is tree.refresh"));
+  EXPECT_THAT(error_of(R"({"mode":"hip","window":255})"), HasSubstr("window is 255, must be a multiple of tree.key_block 2"));
+  EXPECT_THAT(error_of(R"({"tree":{}})"), HasSubstr("tree is set, but mode stages has none"));
+  EXPECT_THAT(error_of(R"({"mode":"dense","positions":"true"})"), HasSubstr("in mode dense every position is true"));
+  const AttentionPlan every = preset(
+      R"({"mode":"hip","tree":{"k":64,"query_block":16,"query_stride":4,"key_block":8,"key_stride":4,"rep":"last","refresh":3}})");
+  EXPECT_EQ(*every.tree, (TreePlan{64, 16, 4, 8, 4, Representative::last, 3}));
+  EXPECT_EQ(every.query_block(), 16);
+  EXPECT_EQ(preset(plan_json(every)), every);
+}
+
+TEST(PlanSupport, WhatNoBodyDoesIsRefused) {
+  for (const std::string& name : preset_names()) EXPECT_EQ(check_supported(preset(name)).ok(), name != "hip") << name;
+  const auto message = [](const char* text) {
+    const Status status = check_supported(preset(text));
+    EXPECT_EQ(status.code(), Code::unsupported) << text;
+    return status.message();
+  };
+  EXPECT_EQ(message(R"({"layers":[{"layers":[9],"mode":"hip"}]})"), "mode hip is not implemented in this build");
+  EXPECT_EQ(message(R"({"scan":"infllm"})"), "scan infllm is not implemented in this build");
+  EXPECT_EQ(message(R"({"first":{"scan":"self-extend"}})"), "scan self-extend is not implemented in this build");
+  EXPECT_EQ(message(R"({"positions":"streaming"})"), "positions streaming is not implemented in this build");
+}
+
 TEST(PlanJson, UnknownNames) {
   EXPECT_THAT(error_of("4k", Code::not_found),
-              AllOf(HasSubstr("\"4k\""), HasSubstr("default, 3k, 3k-fast, 3k-flash, 5k, streaming, dense")));
+              AllOf(HasSubstr("\"4k\""), HasSubstr("default, 3k, 3k-fast, 3k-flash, 5k, hip, streaming, dense")));
   EXPECT_THAT(error_of("", Code::not_found), HasSubstr("default"));
   EXPECT_THAT(error_of(std::string_view("3k\0", 3), Code::not_found), HasSubstr("\\u0000"));
   EXPECT_THAT(error_of(std::string(5000, 'x'), Code::not_found), AllOf(HasSubstr("xxx\"..."), Not(HasSubstr(std::string(61, 'x')))));
   EXPECT_THAT(error_of("\xff\xfe", Code::not_found), HasSubstr("presets"));
-  EXPECT_THAT(error_of("hip", Code::unsupported), HasSubstr("hip"));
-  EXPECT_THAT(error_of(R"({"mode":"hip"})", Code::unsupported), HasSubstr("mode \"hip\" is not implemented"));
 }
 
 TEST(PlanJson, Files) {
@@ -188,8 +299,8 @@ TEST(PlanJson, TypesAndNumbers) {
   EXPECT_THAT(error_of(R"({"refresh":[16,"8",4]})"), HasSubstr("refresh[1] is \"8\""));
   EXPECT_THAT(error_of(R"({"refresh":[16,8,0]})"), HasSubstr("refresh[2] is 0, must be an integer from 1 to 65536"));
   EXPECT_THAT(error_of(R"({"refresh":[16,8,4,2,1]})"), HasSubstr("refresh has 5 entries, must have at most 4"));
-  EXPECT_THAT(error_of(R"({"mode":"sparse"})"), HasSubstr("mode is \"sparse\", must be one of the strings stages, streaming, dense"));
-  EXPECT_THAT(error_of(R"({"scan":"chunk_indexed"})"), HasSubstr("one of the strings relative, chunk-indexed"));
+  EXPECT_THAT(error_of(R"({"mode":"sparse"})"), HasSubstr("mode is \"sparse\", must be one of the strings stages, hip, streaming, dense"));
+  EXPECT_THAT(error_of(R"({"scan":"chunk_indexed"})"), HasSubstr("one of the strings relative, chunk-indexed, infllm, dynamic-extend, self-extend"));
   EXPECT_THAT(error_of(R"({"first":{"scan":0}})"), HasSubstr("first.scan is 0"));
   EXPECT_THAT(error_of(R"({"lists":"head"})"), HasSubstr("one of the strings layer, kv_head"));
   EXPECT_THAT(error_of(R"({"pool":"max"})"), HasSubstr("one of the strings mean, strided, all"));
@@ -202,7 +313,7 @@ TEST(PlanRules, Stages) {
   EXPECT_THAT(error_of(changed("\"query_block\":64", "\"query_block\":48")),
               HasSubstr("stages[0].query_block is 48, must be 16, 32 or 64"));
   EXPECT_THAT(error_of(changed("\"query_block\":64", "\"query_block\":32")),
-              HasSubstr("stages[1].query_block is 64, must be that of the first stage, 32"));
+              HasSubstr("stages[1].query_block is 64, must be that of the first stage or tree, 32"));
   EXPECT_THAT(error_of(changed("\"query_stride\":4", "\"query_stride\":3")),
               HasSubstr("stages[0].query_stride is 3, must be a divisor of query_block 64"));
   EXPECT_THAT(error_of(R"({"stages":[]})"), HasSubstr("the number of stages is 0, must be from 1 to 4"));
@@ -243,12 +354,12 @@ TEST(PlanRules, Refresh) {
   EXPECT_THAT(error_of(R"({"refresh":[8,16,4]})"), HasSubstr("refresh[1] is 16, must be a divisor of the previous interval 8"));
   EXPECT_THAT(error_of(R"({"refresh":[968,8,4]})"), HasSubstr("refresh[0] is 968, must be at most window - stages[0].chunk, 960"));
   EXPECT_EQ(preset(R"({"refresh":[960,8,4]})").refresh[0], 960);
-  EXPECT_EQ(preset(R"({"refresh":[1,1,1]})").last_refresh(), 1);
+  EXPECT_EQ(preset(R"({"refresh":[1,1,1]})").longest_refresh(), 1);
 }
 
 TEST(PlanRules, ModesWithoutSelection) {
   EXPECT_THAT(error_of(R"({"mode":"streaming","k":8})"), HasSubstr("k is 8, must be 0 in mode streaming"));
-  EXPECT_THAT(error_of(R"({"mode":"streaming","first":{}})"), HasSubstr("first is set, but mode streaming selects nothing"));
+  EXPECT_THAT(error_of(R"({"mode":"streaming","first":{}})"), HasSubstr("first is set, but mode streaming has no stages"));
   EXPECT_THAT(error_of(R"({"mode":"streaming","stages":[{"chunk":8}]})"), HasSubstr("stages has 1 entries, but mode streaming has none"));
   EXPECT_THAT(error_of(R"({"mode":"streaming","refresh":[]})"), HasSubstr("refresh has 0 entries, mode streaming has exactly 1"));
   EXPECT_THAT(error_of(R"({"mode":"streaming","refresh":[2000]})"), HasSubstr("refresh[0] is 2000, must be at most the window 1024"));
@@ -265,7 +376,7 @@ TEST(PlanRules, ValuesThatJsonCannotHold) {
     return validate_plan(p).message();
   };
   EXPECT_THAT(message([](auto& p) { p.mode = static_cast<Mode>(9); }), HasSubstr("mode is none of stages"));
-  EXPECT_THAT(message([](auto& p) { p.first->scan = static_cast<Scan>(9); }), HasSubstr("scan is none of"));
+  EXPECT_THAT(message([](auto& p) { p.first->scan = static_cast<Scan>(9); }), HasSubstr("first.scan is none of"));
   EXPECT_THAT(message([](auto& p) { p.lists = static_cast<Lists>(9); }), HasSubstr("lists is none of"));
   EXPECT_THAT(message([](auto& p) { p.pool = static_cast<Pool>(9); }), HasSubstr("pool is none of"));
   EXPECT_THAT(message([](auto& p) { p.stages[0].chunk = -64; }), HasSubstr("stages[0].chunk is -64, must be from 1 to 1024"));
@@ -333,6 +444,18 @@ TEST(PlanFit, RefusesWithBothNumbers) {
   AttentionPlan invalid = preset("default");
   invalid.k = 7;
   EXPECT_THAT(fit_plan(invalid, 8192, false).status().message(), HasSubstr("k is 7"));
+}
+
+TEST(PlanFit, ATreeIsCutAndLayersAreNot) {
+  const auto tree = fit_plan(preset("hip"), 800, false);
+  ASSERT_TRUE(tree.ok());
+  EXPECT_EQ(tree->plan.tree->k, 800 - 64 - 256 - 64 - 8);
+  EXPECT_EQ(tree->note, "k was cut from 512 to 408 because the model was trained on 800 tokens");
+  const AttentionPlan wide = preset(R"({"layers":[{"layers":[7],"k":8192}]})");
+  EXPECT_TRUE(fit_plan(wide, 9540, false).ok());
+  for (const bool explicit_plan : {false, true}) {
+    EXPECT_THAT(fit_plan(wide, 9539, explicit_plan).status().message(), AllOf(HasSubstr("9540"), HasSubstr("k 8192"), HasSubstr("9539")));
+  }
 }
 
 TEST(PlanFit, DenseBelowStaysInsideTheTrainedContext) {

@@ -89,6 +89,7 @@ class Conversation {
 class Pruning : public testing::TestWithParam<NamedPlan> {
  protected:
   const AttentionPlan& plan() const { return GetParam().plan; }
+  int chunk() const { return plan().stages.back().chunk; }
 };
 
 TEST_P(Pruning, PlansAreValid) {
@@ -140,7 +141,7 @@ TEST_P(Pruning, NoTokenIsEverOutOfSight) {
   Conversation c(forward, 517);
   std::vector<std::vector<Offered>> offered(2, std::vector<Offered>(static_cast<size_t>(list_heads), Offered(&plan())));
   for (int64_t step = 0; step < 250; ++step) {
-    const int first = first_refreshed_stage(plan(), c.state().counter);
+    const int first = first_refreshed_stage(plan().refresh, c.state().counter);
     c.decode();
     for (int l = 0; l < 2; ++l) {
       const LayerState& layer = c.layer(l);
@@ -152,7 +153,7 @@ TEST_P(Pruning, NoTokenIsEverOutOfSight) {
                                          << c.length();
         }
       }
-      ASSERT_LE(layer.w0, c.length() - plan().window + plan().last_chunk() + plan().last_refresh()) << "the window slides";
+      ASSERT_LE(layer.w0, c.length() - plan().window + chunk() + plan().refresh.back()) << "the window slides";
     }
   }
 }
@@ -168,7 +169,7 @@ TEST_P(Pruning, SelectionIsWellFormed) {
       const LayerState& layer = c.layer(l);
       const StageInput& input = layer.inputs.back();
       ASSERT_EQ(layer.selected.size(), static_cast<size_t>(list_heads * layer.selected_count));
-      ASSERT_LE(int64_t{layer.selected_count} * plan().last_chunk(), plan().k_of(l));
+      ASSERT_LE(int64_t{layer.selected_count} * chunk(), plan().layer(l).k);
       ASSERT_GT(layer.selected_count, 0);
       for (int h = 0; h < list_heads; ++h) {
         const auto starts =
@@ -177,7 +178,7 @@ TEST_P(Pruning, SelectionIsWellFormed) {
         ASSERT_TRUE(std::is_sorted(starts.begin(), starts.end(), std::less_equal<>()));
         ASSERT_GE(starts.front(), plan().sinks);
         ASSERT_LT(starts.back(), layer.w0);
-        ASSERT_EQ(layer.w0 % plan().last_chunk(), 0);
+        ASSERT_EQ(layer.w0 % chunk(), 0);
         for (const int32_t start : starts) ASSERT_TRUE(std::binary_search(from.begin(), from.end(), start)) << "step " << step;
       }
     }
@@ -191,7 +192,7 @@ TEST_P(Pruning, ContextIsFrozenBetweenRefreshes) {
   const auto none = static_cast<int>(plan().refresh.size());
   int64_t renewed = 0;
   for (int64_t step = 0; step < 100; ++step) {
-    const int first = first_refreshed_stage(plan(), c.state().counter);
+    const int first = first_refreshed_stage(plan().refresh, c.state().counter);
     std::vector<std::vector<int32_t>> selected;
     std::vector<int64_t> w0, size;
     for (int l = 0; l < 2; ++l) {
@@ -202,12 +203,12 @@ TEST_P(Pruning, ContextIsFrozenBetweenRefreshes) {
     c.decode();
     for (int l = 0; l < 2; ++l) {
       const LayerState& layer = c.layer(l);
-      const int64_t context = plan().sinks + int64_t{layer.selected_count} * plan().last_chunk() + c.length() - layer.w0;
+      const int64_t context = plan().sinks + int64_t{layer.selected_count} * chunk() + c.length() - layer.w0;
       ASSERT_EQ(layer.set.size, context);
       ASSERT_LE(layer.set.size, plan().context_tokens());
       if (first < none) {
         renewed += 1;
-        ASSERT_EQ(layer.w0, window_start(c.length() - 1, c.length(), plan().sinks, plan().window, plan().last_chunk()));
+        ASSERT_EQ(layer.w0, window_start(c.length() - 1, c.length(), plan().sinks, plan().window, chunk()));
         continue;
       }
       ASSERT_EQ(layer.selected, selected[static_cast<size_t>(l)]);
@@ -215,7 +216,7 @@ TEST_P(Pruning, ContextIsFrozenBetweenRefreshes) {
       ASSERT_EQ(layer.set.size, size[static_cast<size_t>(l)] + 1);
     }
   }
-  EXPECT_EQ(renewed, 2 * ((100 + plan().last_refresh() - 1) / plan().last_refresh()));
+  EXPECT_EQ(renewed, 2 * ((100 + plan().refresh.back() - 1) / plan().refresh.back()));
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, Pruning, testing::ValuesIn(scaled_presets()), [](const auto& info) { return info.param.name; });
@@ -328,7 +329,7 @@ class PrefillLists : public testing::Test {
            const std::function<void(const Batch&, const BlockList&, Pruner&)>& check) {
     const test::AttentionCase random(shape_, std::move(specs), 3);
     test::Input input = random.input();
-    AttentionSetup setup{plan, shape_.kv(), shape_.head_shape(), 1024, pick_attention_bodies(shape_.type)};
+    const AttentionSetup setup(plan, shape_.kv(), shape_.head_shape(), 1024, pick_attention_bodies(shape_.type));
     const RopeTable rope = random.rope(setup.rope_positions(4096));
     std::vector<AttentionState> states(static_cast<size_t>(input.batch.decode_rows));
     std::vector<AttentionState*> pointers;

@@ -8,11 +8,9 @@
 namespace bough {
 namespace {
 
-std::vector<int> stages(std::vector<int> intervals, int64_t steps) {
-  AttentionPlan plan;
-  plan.refresh = std::move(intervals);
+std::vector<int> stages(const std::vector<int>& intervals, int64_t steps) {
   std::vector<int> first;
-  for (int64_t counter = 0; counter < steps; ++counter) first.push_back(first_refreshed_stage(plan, counter));
+  for (int64_t counter = 0; counter < steps; ++counter) first.push_back(first_refreshed_stage(intervals, counter));
   return first;
 }
 
@@ -32,10 +30,9 @@ TEST(Refresh, DenseHasNone) { EXPECT_EQ(stages({}, 3), (std::vector<int>{0, 0, 0
 
 // A million steps on, the phases are the same.
 TEST(Refresh, LateCounters) {
-  AttentionPlan plan;
-  plan.refresh = {16, 8, 4};
+  const std::vector<int> intervals = {16, 8, 4};
   for (int64_t counter = 0; counter < 32; ++counter) {
-    EXPECT_EQ(first_refreshed_stage(plan, counter), first_refreshed_stage(plan, counter + (int64_t{1} << 40)));
+    EXPECT_EQ(first_refreshed_stage(intervals, counter), first_refreshed_stage(intervals, counter + (int64_t{1} << 40)));
   }
 }
 

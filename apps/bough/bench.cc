@@ -95,8 +95,7 @@ Result<Row> bench_prefill(Engine& engine, const eval::Corpus& corpus, int64_t le
 
 // Whole cycles of the slowest refresh, at least least_steps.
 int64_t decode_steps(const AttentionPlan& plan) {
-  int64_t cycle = 1;
-  for (const int interval : plan.refresh) cycle = std::max<int64_t>(cycle, interval);
+  const int64_t cycle = plan.longest_refresh();
   return (least_steps + cycle - 1) / cycle * cycle;
 }
 

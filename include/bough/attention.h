@@ -16,14 +16,22 @@
 namespace bough {
 
 enum class Mode : uint8_t {
-  stages,     // prune in stages
+  stages,     // prune in stages (InfiniteHiP)
+  hip,        // prune by a search in a binary tree of key blocks (HiP)
   streaming,  // sinks and window only, nothing selected
   dense,      // every earlier key, true positions
 };
 
-// Which RoPE positions a stage scores with. relative: every chunk's two candidates at fixed distances from the query; no key is
-// rotated. chunk_indexed: the keys of candidate j at position j.
-enum class Scan : uint8_t { relative, chunk_indexed };
+// Which RoPE positions a search scores with. relative: every candidate at fixed distances from the query; no key is rotated.
+// chunk_indexed: the keys of candidate j at position j. infllm: every key at 0, the query at the scan's window. dynamic_extend:
+// true positions, those before the window squeezed into the trained context. self_extend: true positions near the query, groups of
+// 16 share one farther off.
+enum class Scan : uint8_t { relative, chunk_indexed, infllm, dynamic_extend, self_extend };
+
+// Which RoPE positions the final attention uses. rank: the order in the small context. streaming: sinks, selected keys and window as
+// one run that ends at the query's own position. infllm: every key before the window at one position. dynamic_extend: a blend of
+// streaming with squeezed true positions. true_positions ("true"): none is re-assigned.
+enum class Positions : uint8_t { rank, streaming, infllm, dynamic_extend, true_positions };
 
 // Who shares a BlockList: all heads of a layer, or the query heads of one KV head.
 enum class Lists : uint8_t { layer, kv_head };
@@ -31,16 +39,32 @@ enum class Lists : uint8_t { layer, kv_head };
 // How the rows of a stride group stand for one another: their mean, the last of them, or no pooling at all.
 enum class Pool : uint8_t { mean, strided, all };
 
+// Which key block speaks for a branch of the tree.
+enum class Representative : uint8_t { center, first, last };
+
 struct StagePlan {
   int chunk = 0;         // tokens a chunk; a power of two from 1 to 1024 that divides the previous stage's
   int64_t keep = 0;      // tokens entering this stage; 0 in the first stage (all), after it a multiple of the previous chunk, at least k
-  int query_block = 64;  // query rows that share a list in prefill: 16, 32 or 64, equal in all stages
+  int query_block = 64;  // query rows that share a list in prefill: 16, 32 or 64, the same in all stages, layers and trees
   int query_stride = 1;  // rows a pooling group; divides query_block
 
   bool operator==(const StagePlan&) const = default;
 };
 
-// What layers 0 .. layers-1 do differently. k: a multiple of the last chunk, at most every keep.
+// HiP's tree search: k / key_block branches are halved until each is one key block.
+struct TreePlan {
+  int64_t k = 512;       // tokens selected: a multiple of key_block
+  int query_block = 64;  // as in StagePlan
+  int query_stride = 2;  // every so many rows score, the last of each group; divides query_block
+  int key_block = 2;     // keys that are selected together, the tree's grain: a power of two from 1 to 64
+  int key_stride = 1;    // every so many keys of a block score; divides key_block
+  Representative rep = Representative::center;
+  int refresh = 8;  // decode steps between searches, at most the window
+
+  bool operator==(const TreePlan&) const = default;
+};
+
+// What layers 0 .. layers-1 do differently in mode stages. k: a multiple of the last chunk, at most every keep.
 struct FirstLayers {
   int layers = 0;
   int64_t k = 0;
@@ -49,45 +73,87 @@ struct FirstLayers {
   bool operator==(const FirstLayers&) const = default;
 };
 
-struct AttentionPlan {
+// What the named layers do differently; whatever is left out is as in the plan, `first` included. A layer is named once at most and
+// has no effect on a model that has fewer.
+struct LayerOverride {
+  std::vector<int> layers;  // 0 to 1023, ascending
+  std::optional<Mode> mode;
+  std::optional<int64_t> sinks;
+  std::optional<int64_t> window;
+  std::optional<std::vector<StagePlan>> stages;  // as many as every other layer with stages has
+  std::optional<int64_t> k;                      // in mode hip: of the tree
+  std::optional<TreePlan> tree;
+  std::optional<Scan> scan;
+  std::optional<Positions> positions;
+
+  bool operator==(const LayerOverride&) const = default;
+};
+
+// What one layer does, everything resolved. What its mode does not use is empty.
+struct LayerPlan {
   Mode mode = Mode::dense;
-  int64_t sinks = 0;              // tokens, a multiple of 64 and of the last chunk
-  int64_t window = 0;             // tokens, a multiple of the last chunk, at least twice the first chunk
-  std::vector<StagePlan> stages;  // 1 to 4 in mode stages, otherwise empty; keeps do not increase
-  int64_t k = 0;                  // tokens selected by the last stage, a multiple of its chunk
-  std::optional<FirstLayers> first;
+  int64_t sinks = 0;
+  int64_t window = 0;
+  std::vector<StagePlan> stages;
+  int64_t k = 0;  // tokens selected, by stages or tree
+  TreePlan tree;
   Scan scan = Scan::relative;
-  Lists lists = Lists::layer;
-  Pool pool = Pool::mean;
-  std::vector<int> refresh;  // decode steps between runs of each stage, each a multiple of the next, the first at most
-                             // window - first chunk: what leaves the window by then is a candidate; streaming: one number
-  int64_t tail = 0;          // last tokens of an append before sampling that select each for itself, at most 1024
-  int64_t dense_below = 0;   // a query block that ends below this runs dense; at most the trained context
+  Positions positions = Positions::true_positions;
+  std::vector<int> refresh;  // stages: one interval each; hip, streaming: one; dense: none
 
-  bool operator==(const AttentionPlan&) const = default;
+  bool operator==(const LayerPlan&) const = default;
 
-  // Chunk of the last stage, the grain of w0 and of the selection; 8 when there are no stages.
-  int last_chunk() const { return stages.empty() ? 8 : stages.back().chunk; }
-  int query_block() const { return stages.empty() ? 64 : stages.front().query_block; }
-  bool is_first(int layer) const { return first && layer < first->layers; }
-  int64_t k_of(int layer) const { return mode != Mode::stages ? 0 : is_first(layer) ? first->k : k; }
-  int64_t max_k() const;
-  Scan scan_of(int layer) const { return is_first(layer) ? first->scan : scan; }
+  // Grain of w0 and of the selection: the last stage's chunk, the tree's key block, otherwise 8.
+  int last_chunk() const { return mode == Mode::hip ? tree.key_block : stages.empty() ? 8 : stages.back().chunk; }
   int last_refresh() const { return refresh.empty() ? 1 : refresh.back(); }
   // The most keys that one query can see at once: sinks + window + k + 64 (the largest query block; a longer last chunk takes its
   // place, since the window starts at a multiple of it) + the last refresh interval. 0 for dense.
   int64_t context_tokens() const;
 };
 
+// A field that no layer uses is zero or absent.
+struct AttentionPlan {
+  Mode mode = Mode::dense;
+  int64_t sinks = 0;              // tokens, a multiple of 64 and of the last chunk
+  int64_t window = 0;             // tokens, a multiple of the last chunk, at least twice the first chunk
+  std::vector<StagePlan> stages;  // 1 to 4 in mode stages; keeps do not increase
+  int64_t k = 0;                  // tokens selected by the last stage, a multiple of its chunk
+  std::optional<TreePlan> tree;   // of mode hip
+  std::optional<FirstLayers> first;
+  Scan scan = Scan::relative;
+  Positions positions = Positions::rank;  // of every layer that is not dense
+  Lists lists = Lists::layer;
+  Pool pool = Pool::mean;
+  std::vector<int> refresh;  // decode steps between runs of each stage, each a multiple of the next, the first at most
+                             // window - first chunk: what leaves the window by then is a candidate. Streaming layers: the last
+                             // interval, the only one where no layer has stages. Mode hip has its own
+  int64_t tail = 0;          // last tokens of an append before sampling that select each for itself, at most 1024
+  int64_t dense_below = 0;   // a query block that ends below this runs dense; at most the trained context
+  std::vector<LayerOverride> layers;
+
+  bool operator==(const AttentionPlan&) const = default;
+
+  // The one place where `first` and `layers` resolve.
+  LayerPlan layer(int index) const;
+  // Every different layer there can be: that of the plan itself first, then those of `first` and of `layers`.
+  std::vector<LayerPlan> distinct_layers() const;
+  // Rows of a query block in prefill.
+  int query_block() const;
+  // The following: the most over all layers.
+  int64_t max_k() const;
+  int64_t context_tokens() const;
+  int longest_refresh() const;
+};
+
 // Names of the presets, in the order in which they are documented.
 std::vector<std::string> preset_names();
 
 // `spec` is a preset's name, a JSON object (first character '{') or the path of a file that holds one. The result is validated.
-// Fields that are left out: as in the preset of the same mode (default, streaming or dense; mode itself: stages), and inside `first`
-// as in `default`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64 and query_stride 1 unless given.
-// A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors. What a mode does not use is zero or absent.
-// Errors: not_found (names the known presets), invalid_argument (the field, its value and the limit), unsupported (mode "hip"),
-// io_error.
+// Fields that are left out: as in the preset of the same mode (default, hip, streaming or dense; mode itself: stages), inside `first`
+// as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64 and
+// query_stride 1 unless given. An entry of `layers` has to name its layers.
+// A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors.
+// Errors: not_found (names the known presets), invalid_argument (the field, its value and the limit), io_error.
 Result<AttentionPlan> parse_plan(std::string_view spec);
 
 // One line of JSON with every field; parse_plan(plan_json(p)) == p.
@@ -96,6 +162,9 @@ std::string plan_json(const AttentionPlan& plan);
 // Checks every rule named above. Errors: invalid_argument with the field, its value and the limit.
 Status validate_plan(const AttentionPlan& plan);
 
+// Refuses what a valid plan may ask for and no body of this build does. Errors: unsupported, with the field.
+Status check_supported(const AttentionPlan& plan);
+
 struct FittedPlan {
   AttentionPlan plan;
   std::string note;  // empty, or one sentence that says what was cut and why
@@ -103,7 +172,8 @@ struct FittedPlan {
 
 // Makes sure that positions stay inside the context that the model was trained on: context_tokens() <= trained_context. A plan
 // chosen by name is cut to fit and the cut is said: k and first.k to the largest multiple of the last chunk that fits and, where none
-// is left, the window to half of what sinks and query block leave. An explicit plan (JSON) is refused with both numbers.
+// is left, the window to half of what sinks and query block leave. An explicit plan (JSON), or one with `layers`, is refused with both
+// numbers.
 // Errors: invalid_argument.
 Result<FittedPlan> fit_plan(const AttentionPlan& plan, int64_t trained_context, bool explicit_plan);
 

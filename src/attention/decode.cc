@@ -7,15 +7,15 @@ namespace bough {
 namespace {
 
 // The frozen context, which ends at r1 now. One for each list head.
-std::vector<Context> frozen_contexts(const AttentionSetup& setup, const LayerState& state, int64_t r1) {
-  std::vector<Context> contexts(static_cast<size_t>(setup.list_heads()));
+std::vector<Context> frozen_contexts(const LayerPlan& plan, int list_heads, const LayerState& state, int64_t r1) {
+  std::vector<Context> contexts(static_cast<size_t>(list_heads));
   for (size_t h = 0; h < contexts.size(); ++h) {
     Context& c = contexts[h];
     c.r1 = r1;
     if (state.holds == LayerState::Holds::all) continue;
-    c.sinks = std::min(setup.plan.sinks, state.w0);
+    c.sinks = std::min(plan.sinks, state.w0);
     c.start = state.selected.data() + static_cast<ptrdiff_t>(h) * state.selected_count;
-    c.chunk = setup.plan.last_chunk();
+    c.chunk = plan.last_chunk();
     c.selected = static_cast<int64_t>(state.selected_count) * c.chunk;
     c.w0 = state.w0;
   }
@@ -26,7 +26,8 @@ std::vector<Context> frozen_contexts(const AttentionSetup& setup, const LayerSta
 
 Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int layer, const BlockList& lists,
                           std::span<const uint8_t> refreshed, const RopeTable& rope, std::span<AttentionState* const> states) {
-  const int64_t sinks_kept = setup.plan.sinks / 32 * 32;
+  const LayerPlan& plan = setup.layer(layer);
+  const int64_t sinks_kept = plan.sinks / 32 * 32;
   for (size_t b = 0; b < states.size(); ++b) {
     LayerState& state = states[b]->layers[static_cast<size_t>(layer)];
     const QueryBlock& block = batch.blocks[b];
@@ -35,9 +36,9 @@ Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int l
     // A renewed context begins with the same sinks at the same ranks as whatever the set held.
     if (wanted != state.holds || refreshed[b] != 0) state.set.size = wanted == Holds::pruned ? std::min(state.set.size, sinks_kept) : 0;
     state.holds = wanted;
-    std::vector<Context> contexts = frozen_contexts(setup, state, block.r1());
+    std::vector<Context> contexts = frozen_contexts(plan, setup.list_heads(), state, block.r1());
     const int64_t keys = contexts[0].size();
-    if (!setup.bodies->working_set_reserve(setup.kv, std::max(keys, setup.plan.context_tokens()), state.set)) {
+    if (!setup.bodies->working_set_reserve(setup.kv, std::max(keys, plan.context_tokens()), state.set)) {
       return Status(Code::out_of_memory, "no memory for a working set of " + std::to_string(keys) + " keys");
     }
     WorkingSetArgs args;

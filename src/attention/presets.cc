@@ -10,7 +10,7 @@
 namespace bough {
 namespace {
 
-constexpr std::array<std::string_view, 7> kPresetNames = {"default", "3k", "3k-fast", "3k-flash", "5k", "streaming", "dense"};
+constexpr std::array<std::string_view, 8> kPresetNames = {"default", "3k", "3k-fast", "3k-flash", "5k", "hip", "streaming", "dense"};
 
 // Three stages with the chunk sizes, keeps and query strides that every pruning preset varies.
 AttentionPlan three_stages(std::array<int, 3> chunk, std::array<int64_t, 2> keep, int64_t k, std::vector<int> refresh) {
@@ -34,6 +34,17 @@ AttentionPlan with_first(AttentionPlan plan) {
 
 AttentionPlan three_k(std::vector<int> refresh) { return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh))); }
 
+// HiP's own numbers; its 16 sinks are rounded up to a page.
+AttentionPlan hip() {
+  AttentionPlan plan;
+  plan.mode = Mode::hip;
+  plan.sinks = 64;
+  plan.window = 256;
+  plan.tree = TreePlan{};
+  plan.tail = 64;
+  return plan;
+}
+
 AttentionPlan streaming() {
   AttentionPlan plan;
   plan.mode = Mode::streaming;
@@ -55,6 +66,7 @@ std::optional<AttentionPlan> find_preset(std::string_view name) {
   if (name == "3k-fast") return three_k({32, 16, 8});
   if (name == "3k-flash") return three_k({96, 24, 8});
   if (name == "5k") return three_stages({64, 32, 16}, {32768, 16384}, 4096, {16, 8, 4});
+  if (name == "hip") return hip();
   if (name == "streaming") return streaming();
   if (name == "dense") return AttentionPlan{};
   return std::nullopt;
@@ -63,6 +75,7 @@ std::optional<AttentionPlan> find_preset(std::string_view name) {
 AttentionPlan base_of(Mode mode) {
   switch (mode) {
     case Mode::stages: return *find_preset("default");
+    case Mode::hip: return hip();
     case Mode::streaming: return streaming();
     case Mode::dense: break;
   }

@@ -1,38 +1,48 @@
 #include "attention/prune.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "attention/refresh.h"
 
 namespace bough {
 
+AttentionSetup::AttentionSetup(AttentionPlan fitted, const KvShape& kv_shape, const HeadShape& head_shape, int64_t trained,
+                               const AttentionBodies* attention_bodies)
+    : plan(std::move(fitted)), kv(kv_shape), heads(head_shape), trained_context(trained), bodies(attention_bodies) {
+  for (int i = 0; i < kv.layers; ++i) layers.push_back(plan.layer(i));
+}
+
 int64_t AttentionSetup::rope_positions(int64_t length) const {
-  if (plan.mode == Mode::dense) return length;
-  // A working set that holds every token grows until the next refresh.
-  int64_t most = std::max(plan.context_tokens(), std::min(length, plan.dense_below + plan.last_refresh()));
-  const bool indexed = plan.scan == Scan::chunk_indexed || (plan.first && plan.first->scan == Scan::chunk_indexed);
-  if (indexed) most = std::max(most, trained_context);
+  int64_t most = 0;
+  for (const LayerPlan& l : layers) {
+    if (l.mode == Mode::dense) most = std::max(most, length);
+    // A working set that holds every token grows until the next refresh.
+    most = std::max({most, l.context_tokens(), std::min(length, plan.dense_below + l.last_refresh())});
+    if (l.scan == Scan::chunk_indexed) most = std::max(most, trained_context);
+  }
   return most + RopeTable::kTile;
 }
 
-// Chunks that go into a stage at most: what the stage before keeps, split, and what leaves the window between its refreshes.
-int64_t Pruner::capacity_of(int stage) const {
-  const AttentionPlan& plan = setup_->plan;
-  const StagePlan& s = plan.stages[static_cast<size_t>(stage)];
-  return (s.keep + plan.refresh.front() + plan.stages.front().chunk) / s.chunk + 2;
+// Chunks that go into a stage at most: what the stage before keeps, split, and what leaves the window between its refreshes; never
+// more than the longest text has.
+int64_t Pruner::capacity_of(const Call& call, int stage) {
+  const StagePlan& s = call.plan.stages[static_cast<size_t>(stage)];
+  const int64_t first_chunk = call.plan.stages.front().chunk;
+  return (std::min(s.keep + call.plan.refresh.front(), call.longest) + first_chunk) / s.chunk + 2;
 }
 
 // Chunks that survive a stage.
-int64_t Pruner::keep_after(int layer, int stage) const {
-  const AttentionPlan& plan = setup_->plan;
+int64_t Pruner::keep_after(const Call& call, int stage) {
+  const LayerPlan& plan = call.plan;
   const auto i = static_cast<size_t>(stage);
-  const int64_t tokens = i + 1 < plan.stages.size() ? plan.stages[i + 1].keep : plan.k_of(layer);
-  return tokens / plan.stages[i].chunk;
+  const int64_t tokens = i + 1 < plan.stages.size() ? plan.stages[i + 1].keep : plan.k;
+  return std::min(tokens, call.longest + plan.stages.front().chunk) / plan.stages[i].chunk;
 }
 
 // w0 of every block and the first stage that it runs.
 void Pruner::place_windows(const Call& call) {
-  const AttentionPlan& plan = setup_->plan;
+  const LayerPlan& plan = call.plan;
   const auto none = static_cast<int32_t>(plan.stages.size());
   const auto& blocks = call.batch.blocks;
   w0_.assign(blocks.size(), 0);
@@ -42,8 +52,8 @@ void Pruner::place_windows(const Call& call) {
     const QueryBlock& block = blocks[b];
     if (setup_->is_dense(call.layer, block.r1())) continue;
     if (b < refreshed_.size()) {
-      LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
-      const int due = first_refreshed_stage(plan, call.states[b]->counter);
+      const LayerState& state = call.state(b);
+      const int due = first_refreshed_stage(plan.refresh, call.states[b]->counter);
       if (due == static_cast<int>(plan.refresh.size())) continue;
       first_[b] = state.searched ? static_cast<int32_t>(std::min(due, static_cast<int>(none))) : 0;
       refreshed_[b] = 1;
@@ -57,10 +67,10 @@ void Pruner::place_windows(const Call& call) {
 // Decode blocks that begin at this stage: the saved inputs, and the chunks of text that has left the window since they were saved.
 void Pruner::load_inputs(const Call& call, int stage) {
   const int list_heads = setup_->list_heads();
-  const int chunk = setup_->plan.stages[static_cast<size_t>(stage)].chunk;
+  const int chunk = call.plan.stages[static_cast<size_t>(stage)].chunk;
   for (size_t b = 0; b < refreshed_.size(); ++b) {
     if (first_[b] != stage) continue;
-    StageInput& saved = call.states[b]->layers[static_cast<size_t>(call.layer)].inputs[static_cast<size_t>(stage - 1)];
+    StageInput& saved = call.state(b).inputs[static_cast<size_t>(stage - 1)];
     int32_t count = 0;
     for (int h = 0; h < list_heads; ++h) {
       int32_t* out = &inputs_.start[(b * static_cast<size_t>(list_heads) + static_cast<size_t>(h)) * static_cast<size_t>(inputs_.capacity)];
@@ -77,8 +87,8 @@ void Pruner::save_inputs(const Call& call, int stage) {
   const auto list_heads = static_cast<size_t>(setup_->list_heads());
   for (size_t b = 0; b < refreshed_.size(); ++b) {
     if (first_[b] > stage) continue;
-    LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
-    state.inputs.resize(setup_->plan.stages.size() - 1);
+    LayerState& state = call.state(b);
+    state.inputs.resize(call.plan.stages.size() - 1);
     StageInput& saved = state.inputs[static_cast<size_t>(stage - 1)];
     if (first_[b] < stage) saved.end = stage == 1 ? state.grid_end : state.inputs[static_cast<size_t>(stage - 2)].end;
     saved.count = inputs_.count[b];
@@ -104,7 +114,7 @@ bool Pruner::all_fit(const Candidates& candidates, int64_t block, int64_t limit,
 
 // Scores the blocks whose candidates do not all fit, and keeps the best of each list.
 void Pruner::score(const Call& call, int stage, const Candidates& candidates, int64_t keep) {
-  const AttentionPlan& plan = setup_->plan;
+  const LayerPlan& plan = call.plan;
   const bool last = static_cast<size_t>(stage) + 1 == plan.stages.size();
   const size_t blocks = call.batch.blocks.size();
   active_.assign(blocks, 0);
@@ -127,8 +137,8 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     scan.active = active_.data();
     scan.candidates = candidates;
     scan.query_stride = plan.stages[static_cast<size_t>(stage)].query_stride;
-    scan.pool = plan.pool;
-    scan.scan = plan.scan_of(call.layer);
+    scan.pool = setup_->plan.pool;
+    scan.scan = plan.scan;
     scan.scan_window = std::max<int64_t>(0, plan.window - plan.stages.front().chunk);
     scan.index_limit = setup_->trained_context;
     scan.rope = &call.rope;
@@ -155,7 +165,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
 }
 
 void Pruner::run_stage(const Call& call, int stage) {
-  const AttentionPlan& plan = setup_->plan;
+  const LayerPlan& plan = call.plan;
   const StagePlan& s = plan.stages[static_cast<size_t>(stage)];
   const size_t blocks = call.batch.blocks.size();
   const int list_heads = setup_->list_heads();
@@ -169,11 +179,11 @@ void Pruner::run_stage(const Call& call, int stage) {
       if (first_[b] != 0) continue;
       inputs_.count[b] = static_cast<int32_t>((std::max<int64_t>(0, w0_[b] - plan.sinks) + s.chunk - 1) / s.chunk);
       if (b < refreshed_.size()) {
-        call.states[b]->layers[static_cast<size_t>(call.layer)].grid_end = plan.sinks + static_cast<int64_t>(inputs_.count[b]) * s.chunk;
+        call.state(b).grid_end = plan.sinks + static_cast<int64_t>(inputs_.count[b]) * s.chunk;
       }
     }
   } else {
-    inputs_.capacity = capacity_of(stage);
+    inputs_.capacity = capacity_of(call, stage);
     inputs_.start.resize(blocks * static_cast<size_t>(list_heads) * static_cast<size_t>(inputs_.capacity));
     inputs_.count.assign(blocks, 0);
     SplitArgs split;
@@ -194,15 +204,15 @@ void Pruner::run_stage(const Call& call, int stage) {
     candidates.capacity = inputs_.capacity;
   }
   candidates.count = inputs_.count.data();
-  score(call, stage, candidates, keep_after(call.layer, stage));
+  score(call, stage, candidates, keep_after(call, stage));
 }
 
 void Pruner::save_selected(const Call& call) {
   const auto list_heads = static_cast<size_t>(setup_->list_heads());
   for (size_t b = 0; b < refreshed_.size(); ++b) {
     if (refreshed_[b] == 0) continue;
-    LayerState& state = call.states[b]->layers[static_cast<size_t>(call.layer)];
-    state.searched = !setup_->plan.stages.empty();
+    LayerState& state = call.state(b);
+    state.searched = !call.plan.stages.empty();
     state.w0 = w0_[b];
     state.selected_count = kept_.count[b];
     state.selected.resize(list_heads * static_cast<size_t>(state.selected_count));
@@ -214,13 +224,15 @@ void Pruner::save_selected(const Call& call) {
 }
 
 BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states) {
-  const Call call{batch, layer, q, rope, states};
+  int64_t longest = 0;
+  for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
+  const Call call{batch, layer, setup_->layer(layer), q, rope, states, longest};
   chunks_scored_ = 0;
   place_windows(call);
   kept_.count.assign(batch.blocks.size(), 0);
   kept_.capacity = 1;
   kept_.start.resize(batch.blocks.size() * static_cast<size_t>(setup_->list_heads()));
-  const auto stages = static_cast<int>(setup_->plan.stages.size());
+  const auto stages = static_cast<int>(call.plan.stages.size());
   const int first = first_.empty() ? stages : *std::min_element(first_.begin(), first_.end());
   for (int stage = first; stage < stages; ++stage) run_stage(call, stage);
   save_selected(call);
@@ -230,8 +242,8 @@ BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeT
   lists.count = kept_.count.data();
   lists.list_heads = setup_->list_heads();
   lists.capacity = kept_.capacity;
-  lists.chunk = setup_->plan.last_chunk();
-  lists.sinks = setup_->plan.sinks;
+  lists.chunk = call.plan.last_chunk();
+  lists.sinks = call.plan.sinks;
   return lists;
 }
 

@@ -13,15 +13,22 @@ namespace bough {
 
 // What is fixed for a model and a plan.
 struct AttentionSetup {
-  AttentionPlan plan;  // fitted
+  AttentionPlan plan;              // fitted
+  std::vector<LayerPlan> layers;   // of the model's layers: what everything below reads
   KvShape kv;
   HeadShape heads;
   int64_t trained_context = 0;
   const AttentionBodies* bodies = nullptr;
 
+  AttentionSetup() = default;
+  AttentionSetup(AttentionPlan fitted, const KvShape& kv_shape, const HeadShape& head_shape, int64_t trained,
+                 const AttentionBodies* attention_bodies);
+
+  const LayerPlan& layer(int index) const { return layers[static_cast<size_t>(index)]; }
   // Does a block of this layer that ends at r1 see every token, at true positions?
-  bool is_dense(int layer, int64_t r1) const {
-    return plan.mode == Mode::dense || r1 <= plan.sinks + plan.window + plan.k_of(layer) || r1 < plan.dense_below;
+  bool is_dense(int index, int64_t r1) const {
+    const LayerPlan& l = layer(index);
+    return l.mode == Mode::dense || r1 <= l.sinks + l.window + l.k || r1 < plan.dense_below;
   }
   int list_heads() const { return plan.lists == Lists::layer ? 1 : kv.kv_heads; }
   // Positions that the RoPE table must cover for a batch whose longest sequence has `length` tokens.
@@ -51,9 +58,13 @@ class Pruner {
   struct Call {
     const Batch& batch;
     int layer;
+    const LayerPlan& plan;
     const float* q;
     const RopeTable& rope;
     std::span<AttentionState* const> states;
+    int64_t longest;  // tokens of the batch's longest sequence
+
+    LayerState& state(size_t row) const { return states[row]->layers[static_cast<size_t>(layer)]; }
   };
 
   void place_windows(const Call& call);
@@ -63,8 +74,8 @@ class Pruner {
   void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
   void save_inputs(const Call& call, int stage);
   void save_selected(const Call& call);
-  int64_t capacity_of(int stage) const;
-  int64_t keep_after(int layer, int stage) const;
+  static int64_t capacity_of(const Call& call, int stage);
+  static int64_t keep_after(const Call& call, int stage);
 
   const AttentionSetup* setup_;
   std::vector<int64_t> w0_;         // [nb]

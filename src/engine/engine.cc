@@ -38,15 +38,12 @@ bool is_explicit(std::string_view plan) {
 
 Result<AttentionSetup> make_setup(const EngineOptions& options, const ModelConfig& config, std::string* note) {
   BOUGH_ASSIGN_OR_RETURN(const AttentionPlan plan, parse_plan(options.plan));
+  BOUGH_RETURN_IF_ERROR(check_supported(plan));
   BOUGH_ASSIGN_OR_RETURN(FittedPlan fitted, fit_plan(plan, config.trained_context, is_explicit(options.plan)));
   *note = fitted.note;
-  AttentionSetup setup;
-  setup.plan = std::move(fitted.plan);
-  setup.kv = {options.kv, config.layers, config.kv_heads, config.head_dim};
-  setup.heads = {config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim))};
-  setup.trained_context = config.trained_context;
-  setup.bodies = pick_attention_bodies(options.kv);
-  return setup;
+  const KvShape kv{options.kv, config.layers, config.kv_heads, config.head_dim};
+  const HeadShape heads{config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim))};
+  return AttentionSetup(std::move(fitted.plan), kv, heads, config.trained_context, pick_attention_bodies(options.kv));
 }
 
 }  // namespace

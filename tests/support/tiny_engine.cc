@@ -77,12 +77,8 @@ TinyForward::TinyForward(const TinyModel& spec, const AttentionPlan& plan, DType
       config_(taken(read_config(file_))),
       weights_(taken(bind_weights(file_, config_))),
       pool_(kv_shape(config_, kv)) {
-  AttentionSetup setup;
-  setup.plan = plan;
-  setup.kv = pool_.shape();
-  setup.heads = {config_.heads, config_.kv_heads, config_.head_dim, 1.0F / std::sqrt(static_cast<float>(config_.head_dim))};
-  setup.trained_context = config_.trained_context;
-  setup.bodies = pick_attention_bodies(kv);
+  const HeadShape heads{config_.heads, config_.kv_heads, config_.head_dim, 1.0F / std::sqrt(static_cast<float>(config_.head_dim))};
+  AttentionSetup setup(plan, pool_.shape(), heads, config_.trained_context, pick_attention_bodies(kv));
   forward_.emplace(&config_, &weights_, std::move(setup), size_t{1} << 28);
 }
 

@@ -129,11 +129,11 @@ TEST(Plan, Accessors) {
 
 // Layers by name: each takes what it leaves out from the plan.
 TEST(PlanLayers, ResolveToOnePlanEach) {
-  const AttentionPlan p = preset(
-      R"({"layers":[{"layers":[0,4],"mode":"dense"},{"layers":[1],"k":1024,"scan":"relative","positions":"true"},)"
-      R"({"layers":[5],"mode":"hip","window":512,"tree":{"key_block":4}},{"layers":[6],"mode":"hip","k":64},)"
-      R"({"layers":[7],"mode":"streaming","sinks":64},)"
-      R"({"layers":[8],"stages":[{"chunk":32},{"chunk":16,"keep":8192},{"chunk":4,"keep":4096}]}]})");
+  const AttentionPlan p =
+      preset(R"({"layers":[{"layers":[0,4],"mode":"dense"},{"layers":[1],"k":1024,"scan":"relative","positions":"true"},)"
+             R"({"layers":[5],"mode":"hip","window":512,"tree":{"key_block":4}},{"layers":[6],"mode":"hip","k":64},)"
+             R"({"layers":[7],"mode":"streaming","sinks":64},)"
+             R"({"layers":[8],"stages":[{"chunk":32},{"chunk":16,"keep":8192},{"chunk":4,"keep":4096}]}]})");
   const AttentionPlan base = preset("default");
   for (const int dense : {0, 4}) EXPECT_EQ(p.layer(dense), LayerPlan{}) << dense;
   EXPECT_EQ(p.layer(1).k, 1024);
@@ -178,14 +178,16 @@ TEST(PlanLayers, Rules) {
   EXPECT_THAT(error(R"({"layers":[1024]})"), HasSubstr("layers[0].layers[0] is 1024, must be an integer from 0 to 1023"));
   EXPECT_THAT(error(R"({"layers":[-1]})"), HasSubstr("layers[0].layers[0] is -1"));
   EXPECT_THAT(error(R"({"layers":[2,1]})"), HasSubstr("layers[0].layers[1] is 1, must be above the one before it, 2"));
-  EXPECT_THAT(error(R"({"layers":[1,2]},{"layers":[2]})"), HasSubstr("layers[1].layers[0] is 2, must be a layer that no other entry names"));
+  EXPECT_THAT(error(R"({"layers":[1,2]},{"layers":[2]})"),
+              HasSubstr("layers[1].layers[0] is 2, must be a layer that no other entry names"));
   EXPECT_THAT(error(R"({"layers":[3],"refresh":[4]})"), HasSubstr("unknown key \"refresh\" in layers[0]"));
   EXPECT_THAT(error(R"({"layers":[3],"mode":"dense","k":8})"), HasSubstr("layers[0].k is set, but mode dense does not use it"));
   EXPECT_THAT(error(R"({"layers":[3],"tree":{}})"), HasSubstr("layers[0].tree is set, but mode stages does not use it"));
   EXPECT_THAT(error(R"({"layers":[3],"mode":"streaming","scan":"relative"})"), HasSubstr("layers[0].scan is set"));
   EXPECT_THAT(error(R"({"layers":[3],"k":2044})"), HasSubstr("layers[0].k is 2044, must be a multiple of the last chunk 8"));
   EXPECT_THAT(error(R"({"layers":[3],"k":16384})"), HasSubstr("layers[0].stages[2].keep is 8192, must be at least layers[0].k 16384"));
-  EXPECT_THAT(error(R"({"layers":[3],"window":64})"), HasSubstr("layers[0].window is 64, must be at least twice layers[0].stages[0].chunk, 128"));
+  EXPECT_THAT(error(R"({"layers":[3],"window":64})"),
+              HasSubstr("layers[0].window is 64, must be at least twice layers[0].stages[0].chunk, 128"));
   EXPECT_THAT(error(R"({"layers":[3],"sinks":8})"), HasSubstr("layers[0].sinks is 8, must be a multiple of the page size 64"));
   EXPECT_THAT(error(R"({"layers":[3],"stages":[{"chunk":64}]})"),
               HasSubstr("refresh has 3 intervals, must have as many as layers[0].stages, 1"));
@@ -212,8 +214,8 @@ TEST(PlanRules, Tree) {
   EXPECT_THAT(error_of(R"({"mode":"hip","window":255})"), HasSubstr("window is 255, must be a multiple of tree.key_block 2"));
   EXPECT_THAT(error_of(R"({"tree":{}})"), HasSubstr("tree is set, but mode stages has none"));
   EXPECT_THAT(error_of(R"({"mode":"dense","positions":"true"})"), HasSubstr("in mode dense every position is true"));
-  const AttentionPlan every = preset(
-      R"({"mode":"hip","tree":{"k":64,"query_block":16,"query_stride":4,"key_block":8,"key_stride":4,"rep":"last","refresh":3}})");
+  const AttentionPlan every =
+      preset(R"({"mode":"hip","tree":{"k":64,"query_block":16,"query_stride":4,"key_block":8,"key_stride":4,"rep":"last","refresh":3}})");
   EXPECT_EQ(*every.tree, (TreePlan{64, 16, 4, 8, 4, Representative::last, 3}));
   EXPECT_EQ(every.query_block(), 16);
   EXPECT_EQ(preset(plan_json(every)), every);
@@ -300,7 +302,8 @@ TEST(PlanJson, TypesAndNumbers) {
   EXPECT_THAT(error_of(R"({"refresh":[16,8,0]})"), HasSubstr("refresh[2] is 0, must be an integer from 1 to 65536"));
   EXPECT_THAT(error_of(R"({"refresh":[16,8,4,2,1]})"), HasSubstr("refresh has 5 entries, must have at most 4"));
   EXPECT_THAT(error_of(R"({"mode":"sparse"})"), HasSubstr("mode is \"sparse\", must be one of the strings stages, hip, streaming, dense"));
-  EXPECT_THAT(error_of(R"({"scan":"chunk_indexed"})"), HasSubstr("one of the strings relative, chunk-indexed, infllm, dynamic-extend, self-extend"));
+  EXPECT_THAT(error_of(R"({"scan":"chunk_indexed"})"),
+              HasSubstr("one of the strings relative, chunk-indexed, infllm, dynamic-extend, self-extend"));
   EXPECT_THAT(error_of(R"({"first":{"scan":0}})"), HasSubstr("first.scan is 0"));
   EXPECT_THAT(error_of(R"({"lists":"head"})"), HasSubstr("one of the strings layer, kv_head"));
   EXPECT_THAT(error_of(R"({"pool":"max"})"), HasSubstr("one of the strings mean, strided, all"));

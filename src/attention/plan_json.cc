@@ -16,10 +16,10 @@
 namespace bough {
 namespace {
 
-using plan::Json;
 using plan::check_type;
 using plan::Field;
 using plan::invalid;
+using plan::Json;
 using plan::quote;
 using plan::read_fields;
 using plan::read_integer;
@@ -92,7 +92,8 @@ Status read_first(const Json& value, Path path, std::optional<FirstLayers>& out)
 Status read_override(const Json& value, Path path, LayerOverride& out) {
   using Layer = LayerOverride;
   static constexpr std::array<Field<Layer>, 9> fields = {{
-      {"layers", [](const Json& v, Path at, Layer& o) { return plan::read_integers(v, at, 0, plan::kMaxLayers - 1, plan::kMaxLayers, o.layers); }},
+      {"layers",
+       [](const Json& v, Path at, Layer& o) { return plan::read_integers(v, at, 0, plan::kMaxLayers - 1, plan::kMaxLayers, o.layers); }},
       {"mode", [](const Json& v, Path at, Layer& o) { return read_name(v, at, plan::mode_names(), &o.mode.emplace()); }},
       {"sinks", [](const Json& v, Path at, Layer& o) { return read_integer(v, at, 0, plan::kMaxTokens, &o.sinks.emplace()); }},
       {"window", [](const Json& v, Path at, Layer& o) { return read_integer(v, at, 0, plan::kMaxTokens, &o.window.emplace()); }},
@@ -131,7 +132,8 @@ constexpr std::array<Field<Plan>, 15> plan_fields = {{
     {"positions", [](const Json& v, Path at, Plan& p) { return read_name(v, at, plan::positions_names(), &p.positions); }},
     {"lists", [](const Json& v, Path at, Plan& p) { return read_name(v, at, plan::lists_names(), &p.lists); }},
     {"pool", [](const Json& v, Path at, Plan& p) { return read_name(v, at, plan::pool_names(), &p.pool); }},
-    {"refresh", [](const Json& v, Path at, Plan& p) { return plan::read_integers(v, at, 1, plan::kMaxInterval, plan::kMaxStages, p.refresh); }},
+    {"refresh",
+     [](const Json& v, Path at, Plan& p) { return plan::read_integers(v, at, 1, plan::kMaxInterval, plan::kMaxStages, p.refresh); }},
     {"tail", [](const Json& v, Path at, Plan& p) { return read_integer(v, at, 0, plan::kMaxTail, &p.tail); }},
     {"dense_below", [](const Json& v, Path at, Plan& p) { return read_integer(v, at, 0, plan::kMaxTokens, &p.dense_below); }},
     {"layers", [](const Json& v, Path at, Plan& p) { return read_overrides(v, at, p.layers); }},

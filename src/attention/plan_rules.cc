@@ -86,7 +86,8 @@ Status check_layer_numbers(const AttentionPlan& p) {
     for (size_t j = 0; j < layers.size(); ++j) {
       const std::string field = at(at("layers", i, "layers"), j);
       BOUGH_RETURN_IF_ERROR(check_range(field, layers[j], 0, plan::kMaxLayers - 1));
-      if (j > 0 && layers[j] <= layers[j - 1]) return violated(field, layers[j], "above the one before it, " + std::to_string(layers[j - 1]));
+      if (j > 0 && layers[j] <= layers[j - 1])
+        return violated(field, layers[j], "above the one before it, " + std::to_string(layers[j - 1]));
       if (named[static_cast<size_t>(layers[j])]) return violated(field, layers[j], "a layer that no other entry names");
       named[static_cast<size_t>(layers[j])] = true;
     }
@@ -201,8 +202,7 @@ Status check_stage_refresh(const LayerPlan& l, const std::string& prefix) {
 }
 
 Status check_stages(const LayerPlan& l, int query_block, const std::string& prefix, const std::string& k_name) {
-  BOUGH_RETURN_IF_ERROR(
-      check_range("the number of " + prefix + "stages", static_cast<int64_t>(l.stages.size()), 1, plan::kMaxStages));
+  BOUGH_RETURN_IF_ERROR(check_range("the number of " + prefix + "stages", static_cast<int64_t>(l.stages.size()), 1, plan::kMaxStages));
   BOUGH_RETURN_IF_ERROR(check_shapes(l, query_block, prefix));
   BOUGH_RETURN_IF_ERROR(check_sinks_window(l, prefix));
   BOUGH_RETURN_IF_ERROR(
@@ -293,7 +293,8 @@ Status check_supported(const AttentionPlan& p) {
     if (l.mode == Mode::stages && l.scan != Scan::relative && l.scan != Scan::chunk_indexed) {
       return refuse("scan " + plan::name(plan::scan_names(), l.scan));
     }
-    if (l.mode != Mode::dense && l.positions != Positions::rank) return refuse("positions " + plan::name(plan::positions_names(), l.positions));
+    if (l.mode != Mode::dense && l.positions != Positions::rank)
+      return refuse("positions " + plan::name(plan::positions_names(), l.positions));
   }
   return {};
 }

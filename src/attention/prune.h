@@ -13,8 +13,8 @@ namespace bough {
 
 // What is fixed for a model and a plan.
 struct AttentionSetup {
-  AttentionPlan plan;              // fitted
-  std::vector<LayerPlan> layers;   // of the model's layers: what everything below reads
+  AttentionPlan plan;             // fitted
+  std::vector<LayerPlan> layers;  // of the model's layers: what everything below reads
   KvShape kv;
   HeadShape heads;
   int64_t trained_context = 0;

@@ -97,7 +97,7 @@ TEST(Config, RopeScalingAndFactors) {
 }
 
 TEST(ConfigRefuses, Architectures) {
-  expect_refused("general.architecture", "qwen2", Code::unsupported, "'qwen2' is not supported, 'llama' is");
+  expect_refused("general.architecture", "mamba", Code::unsupported, "'mamba' is not supported, 'llama', 'qwen2' and 'qwen3' are");
   expect_refused("general.architecture", uint32_t{1}, Code::corrupt, "'general.architecture' is u32");
   GgufBuilder builder = tiny();
   builder.erase("general.architecture");

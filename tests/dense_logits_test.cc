@@ -46,6 +46,20 @@ std::vector<Family> families() {
   all.push_back({"deep", shape(4, 2, 32)});
   all.back().spec.layers = 6;
   all.back().spec.d_model = 96;
+  for (const char* arch : {"qwen2", "qwen3"}) {
+    all.push_back({std::string(arch) + "_tied", shape(6, 2, 32)});
+    all.back().spec.arch = arch;
+    if (std::string(arch) == "qwen2") all.back().spec.d_model = 192;  // llama.cpp takes no other width of the heads
+    all.back().spec.rope_base = 1e6;
+    all.push_back({std::string(arch) + "_untied", all.back().spec});
+    all.back().spec.tied = false;
+    all.back().spec.biases = true;
+  }
+  all.push_back({"llama_biases", shape(4, 2, 16)});
+  all.back().spec.biases = true;
+  all.push_back({"llama_fused_qkv", shape(4, 2, 32)});
+  all.back().spec.biases = true;
+  all.back().spec.fused_qkv = true;
   return all;
 }
 

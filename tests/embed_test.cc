@@ -40,6 +40,17 @@ TEST(Embed, TakesTheRowOfTheId) {
   }
 }
 
+TEST(Embed, Scales) {
+  const test::RandomMatrix embedding(GGML_TYPE_Q8_0, 50, 96, 4);
+  const std::vector<TokenId> ids = {7, 49};
+  for (const ModelBodies& bodies : model_bodies()) {
+    const std::vector<float> plain = embed(bodies, ids, embedding.tensor());
+    std::vector<float> scaled(plain.size());
+    bodies.embed({ids.data(), 2, embedding.tensor(), scaled.data(), 25.3F});
+    for (size_t i = 0; i < plain.size(); ++i) EXPECT_EQ(scaled[i], plain[i] * 25.3F) << bodies.name;
+  }
+}
+
 // Every type: what is read is close to what was written.
 TEST(Embed, QuantisedRowsAreClose) {
   const test::RandomMatrix exact(GGML_TYPE_F32, 20, 64, 3);

@@ -42,12 +42,13 @@ struct Options {
   Phase phase = Phase::prefill;
   bool add = false;
   PackedWeights* packed = nullptr;
+  const float* bias = nullptr;
 };
 
 std::vector<float> product(const ModelBodies& bodies, const std::vector<float>& x, const Tensor& w, const Options& options = {}) {
   const auto rows = static_cast<int64_t>(x.size()) / w.cols;
   std::vector<float> y = random_rows(rows, w.rows, 77);  // what `add` adds to, and what must be gone without it
-  bodies.linear({x.data(), rows, w, options.phase, options.add, y.data(), options.packed});
+  bodies.linear({x.data(), rows, w, options.phase, options.add, y.data(), options.packed, options.bias});
   return y;
 }
 
@@ -63,6 +64,24 @@ TEST_P(Linear, EqualsTheOracle) {
         const std::string what = test::type_name(GetParam().type) + ", N " + std::to_string(n) + ", rows " + std::to_string(rows);
         EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::prefill, add}), expected), GetParam().prefill) << what;
         EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::decode, add}), expected), GetParam().decode) << what;
+      }
+    }
+  }
+}
+
+TEST_P(Linear, AddsTheBias) {
+  for (const int64_t n : {1, 33, 130, 500}) {
+    const RandomMatrix w(GetParam().type, n, 64, 14);
+    const std::vector<float> bias = random_rows(1, n, 15);
+    for (const int64_t rows : {1, 64, 65}) {
+      const std::vector<float> x = random_rows(rows, 64, 16);
+      for (const bool add : {false, true}) {
+        std::vector<float> expected = product(oracle(), x, w.tensor(), {.add = add});
+        for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % static_cast<size_t>(n)];
+        const std::string what = test::type_name(GetParam().type) + ", N " + std::to_string(n) + ", rows " + std::to_string(rows);
+        EXPECT_LE(error(product(oracle(), x, w.tensor(), {.add = add, .bias = bias.data()}), expected), 1e-6) << what;
+        EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::prefill, add, nullptr, bias.data()}), expected), GetParam().prefill) << what;
+        EXPECT_LE(error(product(fast(), x, w.tensor(), {Phase::decode, add, nullptr, bias.data()}), expected), GetParam().decode) << what;
       }
     }
   }

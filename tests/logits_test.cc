@@ -2,6 +2,7 @@
 #include <ggml.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "steps/model_bodies.h"
@@ -58,6 +59,20 @@ TEST_P(Logits, EqualsTheOracle) {
   const Problem problem(GetParam());
   const std::vector<int32_t> rows = {1, 4, 10};
   EXPECT_LE(test::relative_error(problem.logits(model_bodies().front(), rows, 2), problem.logits(model_bodies().back(), rows, 2)), 1e-2);
+}
+
+TEST_P(Logits, BiasThenSoftcap) {
+  const Problem problem(GetParam());
+  const std::vector<int32_t> rows = {2, 9};
+  const std::vector<float> bias = test::random_rows(1, kVocab, 4);
+  for (const ModelBodies& bodies : model_bodies()) {
+    std::vector<float> expected = problem.logits(bodies, rows, 4);
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] = 2.5F * std::tanh((expected[i] + bias[i % bias.size()]) / 2.5F);
+    std::vector<float> normed(2 * kWidth), logits(2 * kVocab);
+    run_logits(bodies, {problem.x.data(), rows.data(), 2, 4, problem.weight.data(), 1e-5F, problem.output.tensor(), nullptr, normed.data(),
+                        logits.data(), bias.data(), 2.5F});
+    EXPECT_LE(test::relative_error(logits, expected), 1e-6) << bodies.name;
+  }
 }
 
 TEST_P(Logits, NoRowsAtAll) { EXPECT_TRUE(Problem(GetParam()).logits(model_bodies().front(), {}, 3).empty()); }

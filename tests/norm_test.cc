@@ -48,6 +48,19 @@ TEST(Norm, ZerosStayZero) {
   }
 }
 
+TEST(Norm, Adds) {
+  for (const ModelBodies& bodies : model_bodies()) {
+    for (const int64_t n : {1, 7, 64, 100}) {
+      const std::vector<float> x = random_rows(5, n, 5), weight = random_rows(1, n, 6), before = random_rows(5, n, 7);
+      std::vector<float> y = before;
+      bodies.norm({x.data(), weight.data(), 5, n, 1e-5F, y.data(), true});
+      std::vector<float> expected = norm(bodies, x, weight);
+      for (size_t i = 0; i < y.size(); ++i) expected[i] += before[i];
+      EXPECT_LE(test::relative_error(y, expected), 1e-6) << bodies.name << ", n " << n;
+    }
+  }
+}
+
 TEST(Norm, InPlaceRowsAndThreads) {
   constexpr int64_t kRows = 70, kWidth = 100;
   const std::vector<float> x = random_rows(kRows, kWidth, 3), weight = random_rows(1, kWidth, 4);

@@ -54,17 +54,16 @@ TEST(Weights, BindsEveryTensor) {
   ASSERT_TRUE(weights.ok()) << weights.status().message();
   ASSERT_EQ(weights->layers.size(), 3u);
   const LayerWeights& layer = weights->layers[2];
-  EXPECT_EQ(layer.k.name, "blk.2.attn_k.weight");
-  EXPECT_EQ(layer.k.rows, 32);
-  EXPECT_EQ(layer.k.cols, 64);
-  EXPECT_EQ(layer.k.row_bytes, 256u);
-  EXPECT_EQ(layer.down.rows, 64);
-  EXPECT_EQ(layer.down.cols, 128);
+  EXPECT_EQ(layer.k.weight.name, "blk.2.attn_k.weight");
+  EXPECT_EQ(layer.k.weight.rows, 32);
+  EXPECT_EQ(layer.k.weight.cols, 64);
+  EXPECT_EQ(layer.k.weight.row_bytes, 256u);
+  EXPECT_EQ(layer.down.weight.rows, 64);
+  EXPECT_EQ(layer.down.weight.cols, 128);
   EXPECT_EQ(layer.ffn_norm.rows, 1);
   EXPECT_EQ(layer.ffn_norm.cols, 64);
-  EXPECT_EQ(weights->output.name, "output.weight");
-  EXPECT_EQ(weights->rope_factors.size(), 8u);
-  EXPECT_EQ(layer.o.data, model.file.data(*model.file.find_tensor("blk.2.attn_output.weight")).data());
+  EXPECT_EQ(weights->output.weight.name, "output.weight");
+  EXPECT_EQ(layer.o.weight.data, model.file.data(*model.file.find_tensor("blk.2.attn_output.weight")).data());
   EXPECT_TRUE(check_finite(*weights).ok());
 }
 
@@ -72,7 +71,7 @@ TEST(Weights, TiedOutputIsTheEmbedding) {
   const Model model(TinyModel{});
   const Result<Weights> weights = model.bind();
   ASSERT_TRUE(weights.ok()) << weights.status().message();
-  EXPECT_EQ(weights->output.data, weights->embedding.data);
+  EXPECT_EQ(weights->output.weight.data, weights->embedding.data);
 }
 
 TEST(Weights, EveryElementTypeIsFinite) {
@@ -80,7 +79,7 @@ TEST(Weights, EveryElementTypeIsFinite) {
     const Model model(TinyModel{.type = type});
     const Result<Weights> weights = model.bind();
     ASSERT_TRUE(weights.ok()) << weights.status().message();
-    EXPECT_EQ(weights->layers[0].q.type, type);
+    EXPECT_EQ(weights->layers[0].q.weight.type, type);
     EXPECT_TRUE(check_finite(*weights).ok()) << type;
   }
 }
@@ -110,13 +109,13 @@ TEST(WeightsRefuse, ShapesThatDiffer) {
 TEST(WeightsRefuse, TypesAndStrangers) {
   GgufBuilder builder = tiny();
   builder.set_tensor("output_norm.weight", GGML_TYPE_F16, {64}, zeros(128));
-  expect_refused(builder, Code::unsupported, "'output_norm.weight' is f16, only f32 is supported for norms");
+  expect_refused(builder, Code::unsupported, "'output_norm.weight' is f16, only f32 is supported for vectors");
   builder = tiny();
   builder.set_tensor("blk.0.attn_q.weight", GGML_TYPE_I32, {64, 64}, zeros(64 * 64 * 4));
   expect_refused(builder, Code::unsupported, "'blk.0.attn_q.weight' is i32, which cannot be turned into floats");
   builder = tiny();
-  builder.set_tensor("blk.0.attn_q.bias", {64}, std::vector<float>(64));
-  expect_refused(builder, Code::unsupported, "'blk.0.attn_q.bias' is not used for the architecture 'llama' with 2 layers");
+  builder.set_tensor("blk.0.attn_q_norm.weight", {16}, std::vector<float>(16));
+  expect_refused(builder, Code::unsupported, "'blk.0.attn_q_norm.weight' is not used for the architecture 'llama' with 2 layers");
 }
 
 // Puts `value` into one place of one tensor, in the tensor's own format.

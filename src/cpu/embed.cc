@@ -19,6 +19,8 @@ void embed(const EmbedArgs& a) {
     } else {
       to_float(row, x, a.embedding.cols);
     }
+    if (a.scale == 1.0F) continue;
+    for (int64_t i = 0; i < a.embedding.cols; ++i) x[i] *= a.scale;
   }
 }
 

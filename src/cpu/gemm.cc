@@ -166,6 +166,11 @@ void multiply(const Plan& plan, int64_t tile, int64_t panel, std::byte* spare) {
   if (!whole) {
     for (int64_t r = 0; r < rows; ++r) std::copy_n(padded_y + r * a.w.rows, n, y + r * a.w.rows);
   }
+  if (a.bias == nullptr) return;
+  const float* bias = a.bias + panel * plan.width;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < n; ++i) y[r * a.w.rows + i] += bias[i];
+  }
 }
 
 }  // namespace

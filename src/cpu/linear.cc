@@ -28,9 +28,11 @@ void dot(const LinearArgs& a) {
   for (int64_t first = 0; first < a.w.rows; first += kFeatures) {
     for (int64_t n = first; n < first + kFeatures && n < a.w.rows; ++n) {
       const auto* row = static_cast<const std::byte*>(a.w.data) + static_cast<size_t>(n) * a.w.row_bytes;
+      const float bias = a.bias == nullptr ? 0.0F : a.bias[n];
       for (int64_t t = 0; t < a.rows; ++t) {
         float sum = 0;
         traits->vec_dot(static_cast<int>(a.w.cols), &sum, 0, row, 0, x + static_cast<size_t>(t) * x_bytes, 0, 1);
+        sum += bias;
         float& y = a.y[t * a.w.rows + n];
         y = a.add ? y + sum : sum;
       }

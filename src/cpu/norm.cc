@@ -17,7 +17,7 @@ namespace bough::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-void norm_row(const float* x, const float* weight, int64_t n, float eps, float* y) {
+void norm_row(const float* x, const float* weight, int64_t n, float eps, bool add, float* y) {
   const hn::ScalableTag<float> tag;
   const auto lanes = static_cast<int64_t>(hn::Lanes(tag));
   auto sums = hn::Zero(tag);
@@ -31,9 +31,13 @@ void norm_row(const float* x, const float* weight, int64_t n, float eps, float* 
   const float scale = 1.0F / std::sqrt(sum / static_cast<float>(n) + eps);
   const auto scales = hn::Set(tag, scale);
   for (i = 0; i + lanes <= n; i += lanes) {
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(tag, x + i), scales), hn::LoadU(tag, weight + i)), tag, y + i);
+    const auto normed = hn::Mul(hn::Mul(hn::LoadU(tag, x + i), scales), hn::LoadU(tag, weight + i));
+    hn::StoreU(add ? hn::Add(hn::LoadU(tag, y + i), normed) : normed, tag, y + i);
   }
-  for (; i < n; ++i) y[i] = x[i] * scale * weight[i];
+  for (; i < n; ++i) {
+    const float normed = x[i] * scale * weight[i];
+    y[i] = add ? y[i] + normed : normed;
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -48,7 +52,7 @@ HWY_EXPORT(norm_row);
 void norm(const NormArgs& a) {
   const auto row = HWY_DYNAMIC_DISPATCH(norm_row);
 #pragma omp parallel for schedule(static) if (a.rows > 1)
-  for (int64_t t = 0; t < a.rows; ++t) row(a.x + t * a.n, a.weight, a.n, a.eps, a.y + t * a.n);
+  for (int64_t t = 0; t < a.rows; ++t) row(a.x + t * a.n, a.weight, a.n, a.eps, a.add, a.y + t * a.n);
 }
 
 }  // namespace bough::cpu

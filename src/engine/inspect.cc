@@ -34,9 +34,9 @@ ModelInfo describe(const GgufFile& file, const ModelConfig& c, const Weights& we
     types.insert(ggml_type_name(static_cast<ggml_type>(tensor.type)));
   }
   for (const std::string& type : types) info.weight_types += (info.weight_types.empty() ? "" : ", ") + type;
-  info.weight_bytes = bytes_of(weights.output);
+  info.weight_bytes = bytes_of(weights.output.weight);
   for (const LayerWeights& w : weights.layers) {
-    for (const Tensor* t : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) info.weight_bytes += bytes_of(*t);
+    for (const Projection* p : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) info.weight_bytes += bytes_of(p->weight);
   }
   if (const auto source = file.get_string("tokenizer.chat_template"); source.ok()) info.chat_template = *source;
   return info;

@@ -1,15 +1,15 @@
 #include "model/config.h"
 
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 #include <new>
 #include <optional>
 #include <string_view>
 
 #include "base/check.h"
-#include "ggml.h"
+#include "model/config_rope.h"
+#include "model/errors.h"
+#include "model/family.h"
 #include "model/vocabulary.h"
 
 namespace bough {
@@ -20,65 +20,6 @@ constexpr uint64_t kMaxWidth = 1u << 20;  // of d_model and of the feed-forward 
 constexpr uint64_t kMaxHeads = 1024;
 constexpr uint64_t kMaxHeadDim = 256;
 constexpr uint64_t kMaxTrainedContext = 1u << 30;
-constexpr double kMaxRopeScale = 1e6;
-constexpr double kMaxRopeFactor = 1e6;
-
-Status corrupt(std::string message) { return Status(Code::corrupt, std::move(message)); }
-Status unsupported(std::string message) { return Status(Code::unsupported, std::move(message)); }
-
-std::string number_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.9g", value);
-  return text;
-}
-
-// Reads the keys of one architecture. Errors name the whole key.
-class ConfigReader {
- public:
-  ConfigReader(const GgufFile& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {}
-
-  std::string key(std::string_view name) const { return prefix_ + "." + std::string(name); }
-  bool has(std::string_view name) const { return file_.find(key(name)) != nullptr; }
-
-  // An integer from `least` to `most`; a missing key gives `fallback`, or is an error when there is none.
-  Status read(std::string_view name, uint64_t least, uint64_t most, std::optional<uint64_t> fallback, uint64_t& value) const {
-    if (!has(name) && fallback) {
-      value = *fallback;
-      return {};
-    }
-    Result<uint64_t> found = file_.get_u64(key(name));
-    if (!found.ok()) return corrupt(found.status().message());
-    value = *found;
-    if (value >= least && value <= most) return {};
-    return corrupt("the key " + in_quotes(key(name)) + " is " + std::to_string(value) + ", it must be from " + std::to_string(least) +
-                   " to " + std::to_string(most));
-  }
-
-  Status read(std::string_view name, uint64_t most, int& value) const {
-    uint64_t wide = 0;
-    BOUGH_RETURN_IF_ERROR(read(name, 1, most, std::nullopt, wide));
-    value = static_cast<int>(wide);
-    return {};
-  }
-
-  // A finite number above 0 and at most `most`.
-  Status read_positive(std::string_view name, double most, std::optional<double> fallback, double& value) const {
-    if (!has(name) && fallback) {
-      value = *fallback;
-      return {};
-    }
-    Result<double> found = file_.get_f64(key(name));
-    if (!found.ok()) return corrupt(found.status().message());
-    value = *found;
-    if (std::isfinite(value) && value > 0 && value <= most) return {};
-    return corrupt("the key " + in_quotes(key(name)) + " is " + number_text(value) + ", it must be above 0 and at most " +
-                   number_text(most));
-  }
-
- private:
-  const GgufFile& file_;
-  std::string prefix_;
-};
 
 Status read_widths(const ConfigReader& reader, ModelConfig& config) {
   BOUGH_RETURN_IF_ERROR(reader.read("block_count", kMaxLayers, config.layers));
@@ -127,69 +68,9 @@ Status read_heads(const ConfigReader& reader, ModelConfig& config) {
   return {};
 }
 
-Status read_rope_scaling(const GgufFile& file, const ConfigReader& reader, RopeConfig& rope) {
-  std::string_view type = "linear";
-  if (reader.has("rope.scaling.type")) {
-    Result<std::string_view> found = file.get_string(reader.key("rope.scaling.type"));
-    if (!found.ok()) return found.status();
-    type = *found;
-  }
-  if (type == "none") return {};
-  if (type != "linear") return unsupported("the position scaling " + in_quotes(type) + " is not supported, 'none' and 'linear' are");
-  double factor = 1.0, attention = 1.0;
-  // Old files name the factor scale_linear; 0 means no scaling there.
-  for (const char* name : {"rope.scale_linear", "rope.scaling.factor"}) {
-    if (!reader.has(name)) continue;
-    const Result<double> found = file.get_f64(reader.key(name));
-    if (found.ok() && *found == 0) continue;
-    BOUGH_RETURN_IF_ERROR(reader.read_positive(name, kMaxRopeScale, std::nullopt, factor));
-  }
-  BOUGH_RETURN_IF_ERROR(reader.read_positive("rope.scaling.attn_factor", kMaxRopeScale, 1.0, attention));
-  if (attention != 1.0)
-    return unsupported("the attention factor " + number_text(attention) + " of the position scaling is not supported, 1 is");
-  rope.scale = factor;
-  return {};
-}
-
-Status read_rope_factors(const GgufFile& file, RopeConfig& rope) {
-  const TensorInfo* tensor = file.find_tensor("rope_freqs.weight");
-  if (tensor == nullptr) return {};
-  const int pairs = rope.dims / 2;
-  if (tensor->type != GGML_TYPE_F32 || tensor->n_dims != 1 || tensor->dims[0] != pairs) {
-    return corrupt("the tensor 'rope_freqs.weight' is " + std::string(ggml_type_name(static_cast<ggml_type>(tensor->type))) + " of shape " +
-                   shape_text(*tensor) + ", it must be f32 of shape [" + std::to_string(pairs) + "]");
-  }
-  rope.factors.resize(static_cast<size_t>(pairs));
-  std::memcpy(rope.factors.data(), file.data(*tensor).data(), rope.factors.size() * sizeof(float));
-  for (size_t i = 0; i < rope.factors.size(); ++i) {
-    const float factor = rope.factors[i];
-    if (!(factor > 0) || factor > kMaxRopeFactor) {
-      return corrupt("value " + std::to_string(i) + " of the tensor 'rope_freqs.weight' is " + number_text(factor) +
-                     ", it must be above 0 and at most " + number_text(kMaxRopeFactor));
-    }
-  }
-  return {};
-}
-
-// The llama family stores its q and k permuted so that pairs are interleaved.
-Status read_rope(const GgufFile& file, const ConfigReader& reader, ModelConfig& config) {
-  RopeConfig& rope = config.rope;
-  rope.layout = RopeLayout::interleaved;
-  uint64_t dims = 0;
-  const auto head_dim = static_cast<uint64_t>(config.head_dim);
-  BOUGH_RETURN_IF_ERROR(reader.read("rope.dimension_count", 1, kMaxWidth, head_dim, dims));
-  if (dims != head_dim) {
-    return unsupported("the model rotates " + std::to_string(dims) + " of the " + std::to_string(head_dim) +
-                       " elements of a head, only rotating all of them is supported");
-  }
-  rope.dims = config.head_dim;
-  BOUGH_RETURN_IF_ERROR(reader.read_positive("rope.freq_base", std::numeric_limits<float>::max(), 10000.0, rope.base));
-  BOUGH_RETURN_IF_ERROR(read_rope_scaling(file, reader, rope));
-  return read_rope_factors(file, rope);
-}
-
 // Features that would change the results and that nothing here computes.
-Status refuse_unsupported(const GgufFile& file, const ConfigReader& reader) {
+Status refuse_unsupported(const ConfigReader& reader) {
+  const GgufFile& file = reader.file();
   uint64_t experts = 0, parts = 0;
   constexpr uint64_t any = std::numeric_limits<uint64_t>::max();
   BOUGH_RETURN_IF_ERROR(reader.read("expert_count", 0, any, 0, experts));
@@ -233,33 +114,24 @@ Status read_vocabulary(const GgufFile& file, const ConfigReader& reader, ModelCo
 Result<ModelConfig> read_config(const GgufFile& file) try {
   Result<std::string_view> architecture = file.get_string("general.architecture");
   if (!architecture.ok()) return corrupt(architecture.status().message());
-  if (*architecture != "llama") return unsupported("the architecture " + in_quotes(*architecture) + " is not supported, 'llama' is");
+  const Family* family = find_family(*architecture);
+  if (family == nullptr)
+    return unsupported("the architecture " + in_quotes(*architecture) + " is not supported, " + family_names() + " are");
 
   ModelConfig config;
   config.architecture = *architecture;
   if (Result<std::string_view> name = file.get_string("general.name"); name.ok()) config.name = *name;
   const ConfigReader reader(file, config.architecture);
-  BOUGH_RETURN_IF_ERROR(refuse_unsupported(file, reader));
+  BOUGH_RETURN_IF_ERROR(refuse_unsupported(reader));
   BOUGH_RETURN_IF_ERROR(read_widths(reader, config));
   BOUGH_RETURN_IF_ERROR(read_heads(reader, config));
-  BOUGH_RETURN_IF_ERROR(read_rope(file, reader, config));
+  BOUGH_RETURN_IF_ERROR(read_rope(reader, *family, config));
+  BOUGH_RETURN_IF_ERROR(family->read(reader, config));
   BOUGH_RETURN_IF_ERROR(read_vocabulary(file, reader, config));
   config.tied_output = file.find_tensor("output.weight") == nullptr;
   return config;
 } catch (const std::bad_alloc&) {
   return Status(Code::out_of_memory, "there is no memory to check the model's vocabulary");
-}
-
-RopeParams rope_params(const RopeConfig& rope) {
-  RopeParams params;
-  params.layout = rope.layout;
-  params.dims = rope.dims;
-  params.frequencies.resize(static_cast<size_t>(rope.dims / 2));
-  for (size_t i = 0; i < params.frequencies.size(); ++i) {
-    const double factor = rope.factors.empty() ? 1.0 : static_cast<double>(rope.factors[i]);
-    params.frequencies[i] = std::pow(rope.base, -2.0 * static_cast<double>(i) / rope.dims) / rope.scale / factor;
-  }
-  return params;
 }
 
 }  // namespace bough

@@ -7,6 +7,7 @@
 
 #include "bough/status.h"
 #include "model/gguf.h"
+#include "steps/activation.h"
 #include "steps/rope.h"
 
 namespace bough {
@@ -21,7 +22,7 @@ struct RopeConfig {
 };
 
 struct ModelConfig {
-  std::string architecture;  // "llama"
+  std::string architecture;  // of one of families()
   std::string name;          // may be empty
   int layers = 0;
   int d_model = 0;
@@ -32,6 +33,9 @@ struct ModelConfig {
   int64_t vocab = 0;
   int64_t trained_context = 0;  // tokens
   float norm_eps = 0;           // of the RMS norms
+  float embedding_scale = 1;    // of the rows of the embedding
+  float logit_softcap = 0;      // 0: none
+  Activation activation = Activation::silu;
   RopeConfig rope;
   bool tied_output = false;  // the output projection is the embedding
 

@@ -23,25 +23,23 @@ Status Forward::run(const Batch& batch, std::span<AttentionState* const> states,
   rope_.reserve(setup_.rope_positions(longest));
   act_.resize(c, batch.rows());
 
-  bodies_->embed({batch.ids.data(), batch.rows(), weights_->embedding, act_.x.data()});
+  bodies_->embed({batch.ids.data(), batch.rows(), weights_->embedding, act_.x.data(), c.embedding_scale});
   for (int layer = 0; layer < c.layers; ++layer) {
     const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
-    norm(batch, w.attn_norm);
-    linear(batch, act_.h, w.q, false, act_.q);
-    linear(batch, act_.h, w.k, false, act_.k);
-    linear(batch, act_.h, w.v, false, act_.v);
+    norm(act_.x, w.attn_norm, false, act_.h);
+    project(batch, w);
     BOUGH_RETURN_IF_ERROR(attention(batch, layer, states));
-    linear(batch, act_.o, w.o, true, act_.x);
-    norm(batch, w.ffn_norm);
+    add_to_x(batch, act_.o, w.o, w.post_attn_norm);
+    norm(act_.x, w.ffn_norm, false, act_.h);
     feed_forward(batch, w);
   }
 
   const auto count = static_cast<int64_t>(batch.logit_rows.size());
   logits.resize(static_cast<size_t>(count * c.vocab));
   if (count == 0) return {};
-  run_logits(*bodies_,
-             {act_.x.data(), batch.logit_rows.data(), count, batch.decode_rows, static_cast<const float*>(weights_->output_norm.data),
-              c.norm_eps, weights_->output, packed_.get(), act_.h.data(), logits.data()});
+  run_logits(*bodies_, {act_.x.data(), batch.logit_rows.data(), count, batch.decode_rows,
+                        static_cast<const float*>(weights_->output_norm.data), c.norm_eps, weights_->output.weight, packed_.get(),
+                        act_.h.data(), logits.data(), weights_->output.bias_values(), c.logit_softcap});
   return {};
 }
 
@@ -60,23 +58,40 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
   return {};
 }
 
+void Forward::project(const Batch& batch, const LayerWeights& w) {
+  linear(batch, act_.h, w.q, false, act_.q);
+  linear(batch, act_.h, w.k, false, act_.k);
+  linear(batch, act_.h, w.v, false, act_.v);
+  norm(act_.q, w.q_norm, false, act_.q);
+  norm(act_.k, w.k_norm, false, act_.k);
+}
+
 void Forward::feed_forward(const Batch& batch, const LayerWeights& w) {
   linear(batch, act_.h, w.gate, false, act_.gate);
   linear(batch, act_.h, w.up, false, act_.up);
-  bodies_->activation({act_.gate.data(), act_.up.data(), batch.rows() * config_->ffn, act_.gate.data()});
-  linear(batch, act_.gate, w.down, true, act_.x);
+  bodies_->activation({act_.gate.data(), act_.up.data(), batch.rows() * config_->ffn, act_.gate.data(), config_->activation});
+  add_to_x(batch, act_.gate, w.down, w.post_ffn_norm);
 }
 
-void Forward::linear(const Batch& batch, const std::vector<float>& x, const Tensor& w, bool add, std::vector<float>& y) {
-  const int64_t decoding = batch.decode_rows;
-  if (decoding > 0) bodies_->linear({x.data(), decoding, w, Phase::decode, add, y.data(), nullptr});
+void Forward::add_to_x(const Batch& batch, const std::vector<float>& from, const Projection& w, const Tensor& post_norm) {
+  const bool direct = post_norm.data == nullptr;
+  linear(batch, from, w, direct, direct ? act_.x : act_.h);
+  norm(act_.h, post_norm, true, act_.x);
+}
+
+void Forward::linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y) {
+  const int64_t decoding = batch.decode_rows, cols = w.weight.cols, rows = w.weight.rows;
+  const float* bias = w.bias_values();
+  if (decoding > 0) bodies_->linear({x.data(), decoding, w.weight, Phase::decode, add, y.data(), nullptr, bias});
   if (decoding == batch.rows()) return;
-  bodies_->linear(
-      {x.data() + decoding * w.cols, batch.rows() - decoding, w, Phase::prefill, add, y.data() + decoding * w.rows, packed_.get()});
+  bodies_->linear({x.data() + decoding * cols, batch.rows() - decoding, w.weight, Phase::prefill, add, y.data() + decoding * rows,
+                   packed_.get(), bias});
 }
 
-void Forward::norm(const Batch& batch, const Tensor& weight) {
-  bodies_->norm({act_.x.data(), static_cast<const float*>(weight.data), batch.rows(), config_->d_model, config_->norm_eps, act_.h.data()});
+void Forward::norm(const std::vector<float>& x, const Tensor& weight, bool add, std::vector<float>& y) {
+  if (weight.data == nullptr) return;
+  const int64_t rows = static_cast<int64_t>(x.size()) / weight.cols;
+  bodies_->norm({x.data(), static_cast<const float*>(weight.data), rows, weight.cols, config_->norm_eps, y.data(), add});
 }
 
 void Forward::Activations::resize(const ModelConfig& c, int64_t rows) {

@@ -29,9 +29,14 @@ class Forward {
   };
   Status attention(const Batch& batch, int layer, std::span<AttentionState* const> states);
   void feed_forward(const Batch& batch, const LayerWeights& w);
-  // y (+)= x W^T for decode rows and prefill rows, each in their own phase.
-  void linear(const Batch& batch, const std::vector<float>& x, const Tensor& w, bool add, std::vector<float>& y);
-  void norm(const Batch& batch, const Tensor& weight);
+  // q, k and v of the normed rows.
+  void project(const Batch& batch, const LayerWeights& w);
+  // x += [post_norm] (from W^T + bias).
+  void add_to_x(const Batch& batch, const std::vector<float>& from, const Projection& w, const Tensor& post_norm);
+  // y (+)= x W^T + bias for decode rows and prefill rows, each in their own phase.
+  void linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y);
+  // Rows of the weight's width; does nothing when there is no weight.
+  void norm(const std::vector<float>& x, const Tensor& weight, bool add, std::vector<float>& y);
 
   const ModelConfig* config_;
   const Weights* weights_;

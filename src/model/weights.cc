@@ -12,14 +12,13 @@
 
 #include "base/check.h"
 #include "ggml.h"
+#include "model/errors.h"
+#include "model/family.h"
 
 namespace bough {
 namespace {
 
-enum class Kind : uint8_t { matrix, norm };
-
-Status corrupt(std::string message) { return Status(Code::corrupt, std::move(message)); }
-Status unsupported(std::string message) { return Status(Code::unsupported, std::move(message)); }
+enum class Kind : uint8_t { matrix, vector };
 
 const char* type_name(int type) { return ggml_type_name(static_cast<ggml_type>(type)); }
 
@@ -29,17 +28,17 @@ class Binder {
  public:
   explicit Binder(const GgufFile& file) : file_(file) {}
 
-  // REQUIRES: rows is 1 for a norm.
+  // REQUIRES: rows is 1 for a vector.
   Status bind(const std::string& name, Kind kind, int64_t rows, int64_t cols, Tensor& out) {
     const TensorInfo* tensor = file_.find_tensor(name);
     if (tensor == nullptr) return corrupt("the tensor " + in_quotes(name) + " is missing");
-    const int n_dims = kind == Kind::norm ? 1 : 2;
+    const int n_dims = kind == Kind::vector ? 1 : 2;
     if (tensor->n_dims != n_dims || tensor->dims[0] != cols || tensor->dims[1] != rows) {
-      const std::string expected = kind == Kind::norm ? std::to_string(cols) : std::to_string(cols) + ", " + std::to_string(rows);
+      const std::string expected = kind == Kind::vector ? std::to_string(cols) : std::to_string(cols) + ", " + std::to_string(rows);
       return corrupt("the tensor " + in_quotes(name) + " has the shape " + shape_text(*tensor) + ", it must be [" + expected + "]");
     }
-    if (kind == Kind::norm && tensor->type != GGML_TYPE_F32) {
-      return unsupported("the tensor " + in_quotes(name) + " is " + type_name(tensor->type) + ", only f32 is supported for norms");
+    if (kind == Kind::vector && tensor->type != GGML_TYPE_F32) {
+      return unsupported("the tensor " + in_quotes(name) + " is " + type_name(tensor->type) + ", only f32 is supported for vectors");
     }
     if (!has_float_values(tensor->type)) {
       return unsupported("the tensor " + in_quotes(name) + " is " + type_name(tensor->type) + ", which cannot be turned into floats");
@@ -53,6 +52,16 @@ class Binder {
     used_.insert(tensor->name);
     return {};
   }
+
+  Status vector(const std::string& name, int64_t cols, Tensor& out) { return bind(name, Kind::vector, 1, cols, out); }
+
+  // NAME.weight, and NAME.bias where `may_have_bias` and the file has it.
+  Status projection(const std::string& name, bool may_have_bias, int64_t rows, int64_t cols, Projection& out) {
+    BOUGH_RETURN_IF_ERROR(bind(name + ".weight", Kind::matrix, rows, cols, out.weight));
+    return may_have_bias && has(name + ".bias") ? vector(name + ".bias", rows, out.bias) : Status();
+  }
+
+  bool has(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
 
   void use(std::string_view name) {
     if (file_.find_tensor(name) != nullptr) used_.insert(file_.find_tensor(name)->name);
@@ -74,18 +83,67 @@ class Binder {
   std::unordered_set<std::string_view> used_;
 };
 
-Status bind_layer(Binder& binder, const ModelConfig& config, int index, LayerWeights& layer) {
+// Rows [from, from + count) of a matrix, or values of a vector.
+Tensor part(const Tensor& whole, int64_t from, int64_t count) {
+  if (whole.data == nullptr) return {};
+  Tensor view = whole;
+  const bool is_vector = whole.rows == 1;
+  (is_vector ? view.cols : view.rows) = count;
+  if (is_vector) view.row_bytes = static_cast<size_t>(count) * sizeof(float);
+  view.data = static_cast<const std::byte*>(whole.data) + static_cast<size_t>(from) * (is_vector ? sizeof(float) : whole.row_bytes);
+  return view;
+}
+
+Projection part(const Projection& whole, int64_t from, int64_t count) {
+  return {part(whole.weight, from, count), part(whole.bias, from, count)};
+}
+
+// Three tensors, or one that holds the rows of all three.
+Status bind_qkv(Binder& binder, const ModelConfig& config, const std::string& prefix, LayerWeights& layer) {
+  const int64_t d = config.d_model, q = config.q_width(), kv = config.kv_width();
+  if (!binder.has(prefix + "attn_qkv.weight")) {
+    BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "attn_q", true, q, d, layer.q));
+    BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "attn_k", true, kv, d, layer.k));
+    return binder.projection(prefix + "attn_v", true, kv, d, layer.v);
+  }
+  Projection fused;
+  BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "attn_qkv", true, q + 2 * kv, d, fused));
+  layer.q = part(fused, 0, q);
+  layer.k = part(fused, q, kv);
+  layer.v = part(fused, q + kv, kv);
+  return {};
+}
+
+Status bind_feed_forward(Binder& binder, const ModelConfig& config, const FamilyTensors& has, const std::string& prefix,
+                         LayerWeights& layer) {
+  const int64_t d = config.d_model, ffn = config.ffn;
+  BOUGH_RETURN_IF_ERROR(binder.vector(prefix + "ffn_norm.weight", d, layer.ffn_norm));
+  if (has.fused_gate_up) {
+    Projection fused;
+    BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "ffn_up", has.layer_biases, 2 * ffn, d, fused));
+    layer.gate = part(fused, 0, ffn);
+    layer.up = part(fused, ffn, ffn);
+  } else {
+    BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "ffn_gate", has.layer_biases, ffn, d, layer.gate));
+    BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "ffn_up", has.layer_biases, ffn, d, layer.up));
+  }
+  BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "ffn_down", has.layer_biases, d, ffn, layer.down));
+  return has.post_norms ? binder.vector(prefix + "post_ffw_norm.weight", d, layer.post_ffn_norm) : Status();
+}
+
+Status bind_layer(Binder& binder, const ModelConfig& config, const FamilyTensors& has, int index, LayerWeights& layer) {
   const std::string prefix = "blk." + std::to_string(index) + ".";
-  const int64_t d = config.d_model, q = config.q_width(), kv = config.kv_width(), ffn = config.ffn;
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "attn_norm.weight", Kind::norm, 1, d, layer.attn_norm));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "attn_q.weight", Kind::matrix, q, d, layer.q));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "attn_k.weight", Kind::matrix, kv, d, layer.k));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "attn_v.weight", Kind::matrix, kv, d, layer.v));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "attn_output.weight", Kind::matrix, d, q, layer.o));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "ffn_norm.weight", Kind::norm, 1, d, layer.ffn_norm));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "ffn_gate.weight", Kind::matrix, ffn, d, layer.gate));
-  BOUGH_RETURN_IF_ERROR(binder.bind(prefix + "ffn_up.weight", Kind::matrix, ffn, d, layer.up));
-  return binder.bind(prefix + "ffn_down.weight", Kind::matrix, d, ffn, layer.down);
+  BOUGH_RETURN_IF_ERROR(binder.vector(prefix + "attn_norm.weight", config.d_model, layer.attn_norm));
+  BOUGH_RETURN_IF_ERROR(bind_qkv(binder, config, prefix, layer));
+  if (has.head_norms) {
+    BOUGH_RETURN_IF_ERROR(binder.vector(prefix + "attn_q_norm.weight", config.head_dim, layer.q_norm));
+    BOUGH_RETURN_IF_ERROR(binder.vector(prefix + "attn_k_norm.weight", config.head_dim, layer.k_norm));
+  }
+  BOUGH_RETURN_IF_ERROR(binder.projection(prefix + "attn_output", has.layer_biases, config.d_model, config.q_width(), layer.o));
+  if (has.post_norms) {
+    BOUGH_RETURN_IF_ERROR(binder.vector(prefix + "post_attention_norm.weight", config.d_model, layer.post_attn_norm));
+  }
+  return bind_feed_forward(binder, config, has, prefix, layer);
 }
 
 // The index of the first of `n` floats whose exponent is all ones, or n.
@@ -133,6 +191,7 @@ int64_t first_not_finite(const Tensor& tensor) {
 }
 
 Status check_finite(const Tensor& tensor) {
+  if (tensor.data == nullptr) return {};
   const int64_t place = first_not_finite(tensor);
   if (place == tensor.rows * tensor.cols) return {};
   return corrupt("the tensor " + in_quotes(tensor.name) + " holds a value that is not finite, at row " +
@@ -144,17 +203,22 @@ Status check_finite(const Tensor& tensor) {
 Result<Weights> bind_weights(const GgufFile& file, const ModelConfig& config) try {
   Binder binder(file);
   Weights weights;
+  const FamilyTensors& has = find_family(config.architecture)->tensors;
   BOUGH_RETURN_IF_ERROR(binder.bind("token_embd.weight", Kind::matrix, config.vocab, config.d_model, weights.embedding));
-  BOUGH_RETURN_IF_ERROR(binder.bind("output_norm.weight", Kind::norm, 1, config.d_model, weights.output_norm));
+  BOUGH_RETURN_IF_ERROR(binder.vector("output_norm.weight", config.d_model, weights.output_norm));
   if (config.tied_output) {
-    weights.output = weights.embedding;
+    weights.output.weight = weights.embedding;
   } else {
-    BOUGH_RETURN_IF_ERROR(binder.bind("output.weight", Kind::matrix, config.vocab, config.d_model, weights.output));
+    BOUGH_RETURN_IF_ERROR(binder.bind("output.weight", Kind::matrix, config.vocab, config.d_model, weights.output.weight));
+  }
+  if (has.output_bias && binder.has("output.bias")) {
+    BOUGH_RETURN_IF_ERROR(binder.vector("output.bias", config.vocab, weights.output.bias));
   }
   weights.layers.resize(static_cast<size_t>(config.layers));
-  for (int i = 0; i < config.layers; ++i) BOUGH_RETURN_IF_ERROR(bind_layer(binder, config, i, weights.layers[static_cast<size_t>(i)]));
-  weights.rope_factors = config.rope.factors;
-  binder.use("rope_freqs.weight");
+  for (int i = 0; i < config.layers; ++i) {
+    BOUGH_RETURN_IF_ERROR(bind_layer(binder, config, has, i, weights.layers[static_cast<size_t>(i)]));
+  }
+  if (has.rope_freqs) binder.use("rope_freqs.weight");
   BOUGH_RETURN_IF_ERROR(binder.check_all_used(config));
   return weights;
 } catch (const std::bad_alloc&) {
@@ -164,11 +228,15 @@ Result<Weights> bind_weights(const GgufFile& file, const ModelConfig& config) tr
 Status check_finite(const Weights& weights) try {
   BOUGH_RETURN_IF_ERROR(check_finite(weights.embedding));
   BOUGH_RETURN_IF_ERROR(check_finite(weights.output_norm));
-  if (weights.output.data != weights.embedding.data) BOUGH_RETURN_IF_ERROR(check_finite(weights.output));
-  for (const LayerWeights& layer : weights.layers) {
-    for (const Tensor* tensor :
-         {&layer.attn_norm, &layer.q, &layer.k, &layer.v, &layer.o, &layer.ffn_norm, &layer.gate, &layer.up, &layer.down}) {
-      BOUGH_RETURN_IF_ERROR(check_finite(*tensor));
+  if (weights.output.weight.data != weights.embedding.data) BOUGH_RETURN_IF_ERROR(check_finite(weights.output.weight));
+  BOUGH_RETURN_IF_ERROR(check_finite(weights.output.bias));
+  for (const LayerWeights& w : weights.layers) {
+    for (const Tensor* norm : {&w.attn_norm, &w.q_norm, &w.k_norm, &w.post_attn_norm, &w.ffn_norm, &w.post_ffn_norm}) {
+      BOUGH_RETURN_IF_ERROR(check_finite(*norm));
+    }
+    for (const Projection* projection : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) {
+      BOUGH_RETURN_IF_ERROR(check_finite(projection->weight));
+      BOUGH_RETURN_IF_ERROR(check_finite(projection->bias));
     }
   }
   return {};

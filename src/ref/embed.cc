@@ -15,6 +15,7 @@ void embed(const EmbedArgs& a) {
     } else {
       to_float(row, x, a.embedding.cols);
     }
+    for (int64_t i = 0; i < a.embedding.cols; ++i) x[i] *= a.scale;
   }
 }
 

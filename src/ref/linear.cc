@@ -13,6 +13,7 @@ void linear(const LinearArgs& a) {
     embed({&id, 1, a.w, row.data()});
     for (int64_t t = 0; t < a.rows; ++t) {
       float sum = 0;
+      if (a.bias != nullptr) sum = a.bias[n];
       for (int64_t k = 0; k < a.w.cols; ++k) sum += a.x[t * a.w.cols + k] * row[static_cast<size_t>(k)];
       float& y = a.y[t * a.w.rows + n];
       y = a.add ? y + sum : sum;

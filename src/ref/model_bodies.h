@@ -9,5 +9,6 @@ void embed(const EmbedArgs& args);
 void norm(const NormArgs& args);
 void linear(const LinearArgs& args);
 void activation(const ActivationArgs& args);
+void softcap(const SoftcapArgs& args);
 
 }  // namespace bough::ref

@@ -1,4 +1,4 @@
-// embed: token ids to rows of the embedding, as f32.
+// embed: token ids to rows of the embedding, as f32 times `scale`.
 #pragma once
 
 #include "bough/types.h"
@@ -11,6 +11,7 @@ struct EmbedArgs {
   int64_t rows = 0;              // t
   Tensor embedding;              // [vocab, d_model]
   float* x = nullptr;            // [t, d_model]
+  float scale = 1.0F;
 };
 
 }  // namespace bough

@@ -1,4 +1,4 @@
-// linear: y = x W^T, or y += x W^T. A row's result depends on the phase, N and K only, never on the other rows.
+// linear: y = x W^T + bias, or that added to y. A row's result depends on the phase, N and K only, never on the other rows.
 #pragma once
 
 #include "steps/tensor.h"
@@ -19,6 +19,7 @@ struct LinearArgs {
   bool add = false;
   float* y = nullptr;               // [t, w.rows]
   PackedWeights* packed = nullptr;  // where prefill keeps dequantised weights; outlives the call, may be null
+  const float* bias = nullptr;      // [n] or null
 };
 
 }  // namespace bough

@@ -1,4 +1,4 @@
-// logits: the chosen rows of x, normed and scored against the vocabulary.
+// logits: the chosen rows of x, normed and scored against the vocabulary, capped where the model does.
 #pragma once
 
 #include "steps/linear.h"
@@ -15,8 +15,10 @@ struct LogitsArgs {
   float eps = 0;
   Tensor output;  // [vocab, d_model]
   PackedWeights* packed = nullptr;
-  float* normed = nullptr;  // [count, d_model] scratch
-  float* logits = nullptr;  // [count, vocab]
+  float* normed = nullptr;      // [count, d_model] scratch
+  float* logits = nullptr;      // [count, vocab]
+  const float* bias = nullptr;  // [vocab] or null
+  float softcap = 0;            // 0: none
 };
 
 }  // namespace bough

@@ -10,6 +10,7 @@
 #include "steps/linear.h"
 #include "steps/logits.h"
 #include "steps/norm.h"
+#include "steps/softcap.h"
 
 namespace bough {
 
@@ -20,6 +21,7 @@ struct ModelBodies {
   void (*norm)(const NormArgs&);
   void (*linear)(const LinearArgs&);
   void (*activation)(const ActivationArgs&);
+  void (*softcap)(const SoftcapArgs&);
 };
 
 // "cpu" first, then the scalar oracle "ref".

@@ -77,14 +77,17 @@ class TensorMaker {
     return {};
   }
 
-  void norm(const std::string& name, int64_t cols) {
-    std::normal_distribution<float> normal(1.0f, 0.1f);
+  void norm(const std::string& name, int64_t cols, float mean = 1.0f) { vector(name, cols, mean, 0.1f); }
+  void bias(const std::string& name, int64_t cols) { vector(name, cols, 0.0f, 0.3f); }
+
+ private:
+  void vector(const std::string& name, int64_t cols, float mean, float deviation) {
+    std::normal_distribution<float> normal(mean, deviation);
     std::vector<float> values(static_cast<size_t>(cols));
     for (float& value : values) value = normal(random_);
     builder_.set_tensor(name, {cols}, values);
   }
 
- private:
   GgufBuilder& builder_;
   ggml_type type_;
   std::mt19937_64 random_;
@@ -92,26 +95,27 @@ class TensorMaker {
 
 void set_keys(GgufBuilder& builder, const TinyModel& spec, int head_dim) {
   const auto u32 = [](int64_t value) { return static_cast<uint32_t>(value); };
-  builder.set("general.architecture", "llama");
+  const auto set = [&](const char* name, auto value) { builder.set(spec.arch + "." + name, value); };
+  builder.set("general.architecture", spec.arch);
   builder.set("general.name", "tiny");
-  builder.set("llama.block_count", u32(spec.layers));
-  builder.set("llama.context_length", u32(spec.trained_context));
-  builder.set("llama.embedding_length", u32(spec.d_model));
-  builder.set("llama.feed_forward_length", u32(spec.ffn));
-  builder.set("llama.attention.head_count", u32(spec.heads));
-  builder.set("llama.attention.head_count_kv", u32(spec.kv_heads));
-  builder.set("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  set("block_count", u32(spec.layers));
+  set("context_length", u32(spec.trained_context));
+  set("embedding_length", u32(spec.d_model));
+  set("feed_forward_length", u32(spec.ffn));
+  set("attention.head_count", u32(spec.heads));
+  set("attention.head_count_kv", u32(spec.kv_heads));
+  set("attention.layer_norm_rms_epsilon", 1e-5f);
   if (spec.head_dim != 0) {
-    builder.set("llama.attention.key_length", u32(head_dim));
-    builder.set("llama.attention.value_length", u32(head_dim));
+    set("attention.key_length", u32(head_dim));
+    set("attention.value_length", u32(head_dim));
   }
-  builder.set("llama.rope.dimension_count", u32(head_dim));
-  builder.set("llama.rope.freq_base", static_cast<float>(spec.rope_base));
+  set("rope.dimension_count", u32(head_dim));
+  set("rope.freq_base", static_cast<float>(spec.rope_base));
   if (spec.rope_scale != 1.0) {
-    builder.set("llama.rope.scaling.type", "linear");
-    builder.set("llama.rope.scaling.factor", static_cast<float>(spec.rope_scale));
+    set("rope.scaling.type", "linear");
+    set("rope.scaling.factor", static_cast<float>(spec.rope_scale));
   }
-  builder.set("llama.vocab_size", u32(tiny_vocab_size()));
+  set("vocab_size", u32(tiny_vocab_size()));
 }
 
 void set_vocabulary(GgufBuilder& builder, bool chat_template) {
@@ -129,18 +133,45 @@ void set_vocabulary(GgufBuilder& builder, bool chat_template) {
   if (chat_template) builder.set("tokenizer.chat_template", kChatTemplate);
 }
 
-Status make_layer(TensorMaker& maker, const TinyModel& spec, int index, int head_dim) {
-  const std::string prefix = "blk." + std::to_string(index) + ".";
+bool has_head_norms(const TinyModel& spec) { return spec.arch == "qwen3"; }
+
+Status make_qkv(TensorMaker& maker, const TinyModel& spec, const std::string& prefix, int head_dim) {
   const int64_t d = spec.d_model, q = int64_t{spec.heads} * head_dim, kv = int64_t{spec.kv_heads} * head_dim;
-  maker.norm(prefix + "attn_norm.weight", d);
+  const bool biases = spec.biases || spec.arch == "qwen2";
+  if (spec.fused_qkv) {
+    if (biases) maker.bias(prefix + "attn_qkv.bias", q + 2 * kv);
+    return maker.matrix(prefix + "attn_qkv.weight", q + 2 * kv, d);
+  }
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_q.weight", q, d, spec.qk_gain));
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_k.weight", kv, d, spec.qk_gain));
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_v.weight", kv, d));
+  if (!biases) return {};
+  maker.bias(prefix + "attn_q.bias", q);
+  maker.bias(prefix + "attn_k.bias", kv);
+  maker.bias(prefix + "attn_v.bias", kv);
+  return {};
+}
+
+Status make_layer(TensorMaker& maker, const TinyModel& spec, int index, int head_dim) {
+  const std::string prefix = "blk." + std::to_string(index) + ".";
+  const int64_t d = spec.d_model, q = int64_t{spec.heads} * head_dim;
+  maker.norm(prefix + "attn_norm.weight", d);
+  BOUGH_RETURN_IF_ERROR(make_qkv(maker, spec, prefix, head_dim));
+  if (has_head_norms(spec)) {
+    maker.norm(prefix + "attn_q_norm.weight", head_dim, spec.qk_gain);
+    maker.norm(prefix + "attn_k_norm.weight", head_dim, spec.qk_gain);
+  }
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_output.weight", d, q));
   maker.norm(prefix + "ffn_norm.weight", d);
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_gate.weight", spec.ffn, d));
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_up.weight", spec.ffn, d));
-  return maker.matrix(prefix + "ffn_down.weight", d, spec.ffn);
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_down.weight", d, spec.ffn));
+  if (!spec.biases || spec.arch != "llama") return {};
+  maker.bias(prefix + "attn_output.bias", d);
+  maker.bias(prefix + "ffn_gate.bias", spec.ffn);
+  maker.bias(prefix + "ffn_up.bias", spec.ffn);
+  maker.bias(prefix + "ffn_down.bias", d);
+  return {};
 }
 
 }  // namespace
@@ -157,6 +188,7 @@ Result<GgufBuilder> build_tiny_model(const TinyModel& spec, uint64_t seed) {
   for (int i = 0; i < spec.layers; ++i) BOUGH_RETURN_IF_ERROR(make_layer(maker, spec, i, head_dim));
   maker.norm("output_norm.weight", spec.d_model);
   if (!spec.tied) BOUGH_RETURN_IF_ERROR(maker.matrix("output.weight", tiny_vocab_size(), spec.d_model));
+  if (spec.biases && spec.arch == "qwen2") maker.bias("output.bias", tiny_vocab_size());
   if (spec.rope_factors) {
     const int pairs = head_dim / 2;
     std::vector<float> factors;

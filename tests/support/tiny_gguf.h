@@ -54,8 +54,9 @@ class GgufBuilder {
   std::vector<Tensor> tensors_;
 };
 
-// A llama-family model with random weights: normal, standard deviation 1 / sqrt(columns), norms about 1.
+// A model with random weights: normal, standard deviation 1 / sqrt(columns), norms about 1, biases of deviation 0.3.
 struct TinyModel {
+  std::string arch = "llama";
   int layers = 2;
   int d_model = 64;
   int heads = 4;
@@ -70,6 +71,8 @@ struct TinyModel {
   int type = 0;               // ggml_type of the matrices: 0 f32, 1 f16, 2 q4_0, 8 q8_0, ...
   float qk_gain = 1.0f;       // factor on q and k: above 1 attention is more peaked
   bool chat_template = true;  // ChatML
+  bool biases = false;        // every bias that files of the family may have; qwen2 has those of q, k and v in any case
+  bool fused_qkv = false;     // one tensor for q, k and v
 };
 
 // The vocabulary is byte-level BPE: <|endoftext|>, <|im_start|>, <|im_end|> (control tokens 0, 1, 2), the 256 bytes, a few merges.

@@ -152,8 +152,11 @@ std::vector<std::string> preset_names();
 // Fields that are left out: as in the preset of the same mode (default, hip, streaming or dense; mode itself: stages), inside `first`
 // as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64 and
 // query_stride 1 unless given. An entry of `layers` has to name its layers.
+// The configuration format of InfiniteHiP's authors (mask_refresh_interval, dense_layers, ...) is read too, where it asks for nothing
+// that cannot be honoured.
 // A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors.
-// Errors: not_found (names the known presets), invalid_argument (the field, its value and the limit), io_error.
+// Errors: not_found (names the known presets), invalid_argument (the field, its value and the limit), unsupported
+// (a setting of the authors' format), io_error.
 Result<AttentionPlan> parse_plan(std::string_view spec);
 
 // One line of JSON with every field; parse_plan(plan_json(p)) == p.

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "attention/authors_json.h"
 #include "attention/json_read.h"
 #include "attention/plan_parts.h"
 #include "base/check.h"
@@ -141,6 +142,11 @@ constexpr std::array<Field<Plan>, 15> plan_fields = {{
 
 Result<AttentionPlan> plan_of(const Json& object) {
   BOUGH_RETURN_IF_ERROR(check_type(object, Json::value_t::object, "the attention plan"));
+  if (plan::is_authors_json(object)) {
+    BOUGH_ASSIGN_OR_RETURN(const AttentionPlan p, plan::authors_plan(object));
+    const Status status = validate_plan(p);
+    return status.ok() ? Result<AttentionPlan>(p) : invalid("translated into an attention plan, " + status.message());
+  }
   AttentionPlan p = plan::base_of(Mode::stages);
   if (auto mode = object.find("mode"); mode != object.end()) {
     BOUGH_RETURN_IF_ERROR(read_name(*mode, "mode", plan::mode_names(), &p.mode));

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 JOBS ?= $(shell nproc)
 
-.PHONY: setup setup-tests build demo test test-tsan bench format format-check lint size clean
+.PHONY: setup setup-tests build demo test test-tsan fuzz bench format format-check lint size clean
 
 setup:
 	@tools/setup.sh
@@ -21,10 +21,13 @@ demo: setup
 	@tools/demo.sh
 
 test: setup-tests
-	@tools/run_tests.sh release asan format size
+	@tools/run_tests.sh release asan format size fuzz
 
 test-tsan: setup-tests
 	@tools/run_tests.sh tsan
+
+fuzz: setup
+	@tools/fuzz.sh
 
 bench: build
 	@tools/run_bench.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs test stages one after the other and ends with one line: N passed, M failed. Exit status 1 when anything failed.
-#   run_tests.sh STAGE...   stages: release, asan, tsan, debug (build with that preset, then ctest); format; size
+#   run_tests.sh STAGE...   stages: release, asan, tsan, debug (build with that preset, then ctest); format; size; fuzz (every target for a minute)
 # GoogleTest cases are counted one by one; a program that fails to build, crashes or reports nothing counts as one failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -53,7 +53,8 @@ for stage in "$@"; do
     release | debug | asan | tsan) preset_stage "$stage" ;;
     format) check_stage format tools/format.sh --check ;;
     size) check_stage size tools/lint.sh ;;
-    *) echo "unknown stage $stage; known: release, debug, asan, tsan, format, size" >&2; exit 1 ;;
+    fuzz) check_stage fuzz tools/fuzz.sh 60 ;;
+    *) echo "unknown stage $stage; known: release, debug, asan, tsan, format, size, fuzz" >&2; exit 1 ;;
   esac
 done
 

@@ -154,7 +154,7 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   args.query_stride = shape.stride;
   args.scan = shape.scan;
   args.scan_window = kWindow - 64;
-  args.index_limit = 8192;
+  args.trained_context = 8192;
   args.rope = &rope;
   args.scores = scores.data();
   args.score_capacity = shape.chunks;

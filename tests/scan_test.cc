@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "support/attention_case.h"
+#include "support/search_case.h"
 
 namespace bough {
 namespace {
@@ -15,149 +15,11 @@ namespace {
 using test::AttentionCase;
 using test::BodyCase;
 using test::CaseShape;
+using test::Grid;
 using test::Input;
+using test::ScanDefinition;
+using test::ScanSpec;
 using test::SequenceSpec;
-
-struct ScanSpec {
-  int chunk = 16;
-  int64_t sinks = 0;
-  bool grid = true;   // else random ascending chunks
-  int64_t most = 40;  // candidates a block
-  int list_heads = 1;
-  int stride = 1;
-  Pool pool = Pool::mean;
-  Scan scan = Scan::relative;
-  int64_t window = 64;  // distance of a relative scan
-  int64_t limit = 4096;
-};
-
-// Candidates of every block; chunks reach up to its first row.
-struct Grid {
-  std::vector<int32_t> start;
-  std::vector<int32_t> count;
-  std::vector<uint8_t> active;
-  ScanSpec spec;
-
-  Candidates view() const { return {spec.grid ? nullptr : start.data(), count.data(), spec.list_heads, spec.most, spec.sinks, spec.chunk}; }
-};
-
-Grid candidates_of(const Batch& batch, const ScanSpec& spec) {
-  Grid grid;
-  grid.spec = spec;
-  for (const QueryBlock& block : batch.blocks) {
-    const int64_t all = std::max<int64_t>(0, (block.r0 - spec.sinks) / spec.chunk);
-    const int64_t count = std::min(all, spec.most);
-    grid.count.push_back(static_cast<int32_t>(count));
-    grid.active.push_back(1);
-    for (int head = 0; head < spec.list_heads; ++head) {
-      std::vector<int32_t> starts(static_cast<size_t>(all));
-      for (size_t j = 0; j < starts.size(); ++j) starts[j] = static_cast<int32_t>(spec.sinks + static_cast<int64_t>(j) * spec.chunk);
-      auto random = test::random_of(61, block.r0, head);
-      std::shuffle(starts.begin(), starts.end(), random);
-      starts.resize(static_cast<size_t>(count));
-      std::sort(starts.begin(), starts.end());
-      starts.resize(static_cast<size_t>(spec.most), -1);
-      grid.start.insert(grid.start.end(), starts.begin(), starts.end());
-    }
-  }
-  return grid;
-}
-
-// [nb, hkv, most], 7 where nothing was written.
-std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Grid& grid, const RopeTable& rope) {
-  std::vector<float> scores(static_cast<size_t>(input.nb() * c.shape().kv_heads * grid.spec.most), 7.0F);
-  ScanArgs args;
-  args.batch = &input.batch;
-  args.kv = c.shape().kv();
-  args.heads = c.shape().head_shape();
-  args.layer = c.shape().layer;
-  args.q = input.q.data();
-  args.active = grid.active.data();
-  args.candidates = grid.view();
-  args.query_stride = grid.spec.stride;
-  args.pool = grid.spec.pool;
-  args.scan = grid.spec.scan;
-  args.scan_window = grid.spec.window;
-  args.index_limit = grid.spec.limit;
-  args.rope = &rope;
-  args.scores = scores.data();
-  args.score_capacity = grid.spec.most;
-  body.scan(args);
-  return scores;
-}
-
-// The definition, in double.
-class Definition {
- public:
-  Definition(const AttentionCase& c, const Input& input, const Grid& grid, int64_t block, int head)
-      : c_(c), spec_(grid.spec), block_(input.batch.blocks[static_cast<size_t>(block)]), head_(head) {
-    const int64_t count = grid.count[static_cast<size_t>(block)];
-    while ((count + divisor_ - 1) / divisor_ + spec_.window >= spec_.limit) ++divisor_;
-    const int64_t farthest = (count + divisor_ - 1) / divisor_ + spec_.window;
-    const bool relative = spec_.scan == Scan::relative;
-    left_ = pool(input, relative ? spec_.window + 1 : std::min(block_.r0, farthest));
-    right_ = pool(input, relative ? spec_.window : std::min(block_.r0, farthest));
-  }
-
-  struct Score {
-    double score;
-    double closest;  // smallest difference that decided a turn of the descent
-  };
-  Score score(int64_t start, int64_t j) const {
-    const int64_t position = spec_.scan == Scan::relative ? 0 : j / divisor_;
-    Score s{-INFINITY, INFINITY};
-    int64_t l = start;
-    for (int64_t n = spec_.chunk; n >= 1; n /= 2) {
-      const double a = best(left_, l + n / 4, position);
-      const double z = best(right_, l + n / 2 + n / 4, position);
-      s.score = std::max({s.score, a, z});
-      if (n > 1) s.closest = std::min(s.closest, std::abs(a - z));
-      if (z >= a) l += n / 2;
-    }
-    return s;
-  }
-
- private:
-  using Rows = std::vector<std::vector<double>>;
-
-  Rows pool(const Input& input, int64_t position) const {
-    const CaseShape& shape = c_.shape();
-    Rows rows;
-    for (int g = 0; g < shape.heads / shape.kv_heads; ++g) {
-      std::vector<float> sum(static_cast<size_t>(shape.d));
-      int members = 0;
-      for (int r = 0; r < block_.rows; ++r) {
-        const int64_t p = block_.r0 + r;
-        const size_t at = static_cast<size_t>(((block_.row + r) * shape.heads + head_ * (shape.heads / shape.kv_heads) + g) * shape.d);
-        const bool last = spec_.pool == Pool::all || r + 1 == block_.rows || (p + 1) % spec_.stride == 0;
-        if (spec_.pool == Pool::mean || last) {
-          for (size_t i = 0; i < sum.size(); ++i) sum[i] += input.q[at + i];
-          ++members;
-        }
-        if (!last) continue;
-        rows.push_back(test::turned(sum, double{shape.head_shape().scale} / members, position, shape.layout, shape.type));
-        std::fill(sum.begin(), sum.end(), 0.0F);
-        members = 0;
-      }
-    }
-    return rows;
-  }
-
-  double best(const Rows& rows, int64_t token, int64_t position) const {
-    const auto key = test::turned(c_.key(block_.seq, token, head_), 1.0, position, c_.shape().layout, c_.shape().type);
-    double top = -INFINITY;
-    for (const auto& row : rows) top = std::max(top, std::inner_product(row.begin(), row.end(), key.begin(), 0.0));
-    return top;
-  }
-
-  const AttentionCase& c_;
-  const ScanSpec& spec_;
-  const QueryBlock& block_;
-  int head_;
-  int64_t divisor_ = 1;
-  Rows left_;
-  Rows right_;
-};
 
 class ScanTest : public testing::TestWithParam<BodyCase> {
  protected:
@@ -178,7 +40,7 @@ class ScanTest : public testing::TestWithParam<BodyCase> {
     double worst = 0;
     for (int64_t b = 0; b < input.nb(); ++b) {
       for (int head = 0; head < shape.kv_heads; ++head) {
-        const Definition definition(c, input, grid, b, head);
+        const ScanDefinition definition(c, input, grid, b, head);
         for (int64_t j = 0; j < spec.most; ++j) {
           const float score = got[static_cast<size_t>((b * shape.kv_heads + head) * spec.most + j)];
           if (j >= grid.count[static_cast<size_t>(b)]) {
@@ -226,6 +88,23 @@ TEST_P(ScanTest, IsTheDefinitionForEveryPooling) {
             {.chunk = 8, .most = 12, .stride = stride, .pool = pool, .window = 100},
             "pool " + std::to_string(static_cast<int>(pool)) + ", stride " + std::to_string(stride) + ", block " + std::to_string(block));
       }
+    }
+  }
+}
+
+// True positions, squeezed or grouped where the text is longer than the limit; groups of rows that stand at their own positions.
+TEST_P(ScanTest, IsTheDefinitionForEveryKindOfPosition) {
+  const CaseShape small = {.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = 32};
+  for (const Scan kind : {Scan::infllm, Scan::dynamic_extend, Scan::self_extend}) {
+    const std::string what = "scan " + std::to_string(static_cast<int>(kind));
+    for (const int chunk : {1, 8, 64}) {
+      expect_defined(small, {{.length = 900, .first_row = 890}}, {.chunk = chunk, .scan = kind, .limit = 256}, what + ", long");
+      expect_defined(small, {{.length = 650, .first_row = 649, .decode = true}}, {.chunk = chunk, .scan = kind}, what + ", short");
+    }
+    for (const Pool pool : {Pool::mean, Pool::strided, Pool::all}) {
+      expect_defined(small, ragged(),
+                     {.chunk = 8, .sinks = 64, .grid = false, .most = 20, .stride = 4, .pool = pool, .scan = kind, .limit = 160},
+                     what + ", ragged, pool " + std::to_string(static_cast<int>(pool)));
     }
   }
 }
@@ -295,7 +174,7 @@ TEST_P(ScanTest, InactiveBlocksAreLeftAlone) {
 
 TEST_P(ScanTest, SameBitsAloneAndForEveryNumberOfThreads) {
   const AttentionCase c(shape(), ragged(), 64);
-  for (const Scan kind : {Scan::relative, Scan::chunk_indexed}) {
+  for (const Scan kind : {Scan::relative, Scan::chunk_indexed, Scan::dynamic_extend}) {
     const ScanSpec spec = {.chunk = 4, .most = 77, .stride = 4, .scan = kind, .limit = 128};
     const RopeTable rope = c.rope(4096);
     const Input together = c.input();

@@ -140,7 +140,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     scan.pool = setup_->plan.pool;
     scan.scan = plan.scan;
     scan.scan_window = std::max<int64_t>(0, plan.window - plan.stages.front().chunk);
-    scan.index_limit = setup_->trained_context;
+    scan.trained_context = setup_->trained_context;
     scan.rope = &call.rope;
     scan.scores = scores_.data();
     scan.score_capacity = most;

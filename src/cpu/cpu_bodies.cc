@@ -11,6 +11,7 @@ AttentionBodies over(const char* name) {
   b.scan = [](const ScanArgs& args) { scan(*ops(), args); };
   b.select = select;
   b.split = split;
+  b.tree = [](const TreeArgs& args) { tree(*ops(), args); };
   b.attend = [](const AttendArgs& args) { attend(*ops(), args); };
   b.merge = merge;
   b.working_set_reserve = [](const KvShape& shape, int64_t keys, WorkingSet& set) { return working_set_reserve(*ops(), shape, keys, set); };

@@ -8,6 +8,7 @@
 
 #include "cpu/cpu_bodies.h"
 #include "cpu/scratch.h"
+#include "cpu/search.h"
 
 namespace bough::cpu {
 namespace {
@@ -29,7 +30,7 @@ struct Workspace {
   std::byte* left;   // rows rotated for the left candidate
   std::byte* right;  // and for the right one
   std::byte* tile;   // K tile
-  float* angles;     // cos then sin [d/2][32], for divided indices
+  float* angles;     // cos then sin [d/2][32], for keys at positions of their own
 
   static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
     Workspace w{};
@@ -52,7 +53,7 @@ class BlockScan {
         block_(args.batch->blocks[static_cast<size_t>(item.block)]),
         pages_(args.batch->sequences[static_cast<size_t>(block_.seq)]),
         plane_(args.kv.k_offset(args.layer, item.kv_head)),
-        indexing_(chunk_indexing(args.candidates.count[item.block], args.scan_window, args.index_limit, block_.r0)) {}
+        positions_(args.scan, block_, args.candidates.count[item.block], args.scan_window, args.trained_context) {}
 
   void run() {
     pack_queries();
@@ -62,30 +63,13 @@ class BlockScan {
 
  private:
   int group() const { return rows_ <= kFewRows ? kFewGroup : kGroup; }
-  bool indexed() const { return a_.scan == Scan::chunk_indexed; }
 
   void pack_queries() {
-    const int d = a_.heads.head_dim;
-    const int pooled = pooled_rows(block_, a_.query_stride, a_.pool);
-    rows_ = pooled * a_.heads.group();
-    for (int g = 0; g < a_.heads.group(); ++g) {
-      const int head = item_.kv_head * a_.heads.group() + g;
-      const float* q = a_.q + (static_cast<int64_t>(block_.row) * a_.heads.heads + head) * d;
-      pool_rows(block_, a_.query_stride, a_.pool, q, static_cast<int64_t>(a_.heads.heads) * d, d, a_.heads.scale,
-                w_.pooled + static_cast<int64_t>(g) * pooled * d);
-    }
-    rotate_rows(indexed() ? indexing_.query : a_.scan_window, w_.right);
-    if (!indexed()) rotate_rows(a_.scan_window + 1, w_.left);
-  }
-
-  void rotate_rows(int64_t position, std::byte* out) {
-    const int d = a_.heads.head_dim;
-    auto* turned = reinterpret_cast<float*>(w_.angles);
-    for (int r = 0; r < rows_; ++r) {
-      rope_row(w_.pooled + static_cast<int64_t>(r) * d, a_.rope->cos_row(position), a_.rope->sin_row(position), a_.rope->params().layout, d,
-               turned);
-      ops_.pack_rows(turned, d, a_.kv.type, out + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
-    }
+    const SearchRows rows{&block_, a_.heads, item_.kv_head, a_.query_stride, a_.pool, a_.rope, a_.kv.type};
+    rows_ = rows.count();
+    rows.pool_into(a_.q, w_.pooled);
+    rows.pack(ops_, w_.pooled, positions_, 0, w_.angles, w_.right);
+    if (positions_.two_sided()) rows.pack(ops_, w_.pooled, positions_, 1, w_.angles, w_.left);
   }
 
   const std::byte* key(int64_t token) const { return pages_.row(token, plane_, a_.kv.row_bytes()); }
@@ -105,23 +89,19 @@ class BlockScan {
     }
   }
 
-  // Angles of candidates [j, j + 32) for chunk-indexed scans.
-  void angles(int64_t j, const float** cos, const float** sin) {
-    if (indexing_.divisor == 1) {
+  // Angles of up to 32 tokens, of candidates j, j + 1, ...; j is a multiple of 32.
+  void angles(const int64_t* tokens, int lanes, int64_t j, const float** cos, const float** sin) {
+    if (!positions_.turns_keys()) return;
+    if (positions_.numbered()) {
       *cos = a_.rope->cos_tile(j / kTileKeys);
       *sin = a_.rope->sin_tile(j / kTileKeys);
       return;
     }
-    const int pairs = a_.heads.head_dim / 2;
-    for (int lane = 0; lane < kTileKeys; ++lane) {
-      const int64_t position = std::min(j + lane, item_.end - 1) / indexing_.divisor;  // lanes past the end are not used
-      for (int i = 0; i < pairs; ++i) {
-        w_.angles[i * kTileKeys + lane] = a_.rope->cos_row(position)[i];
-        w_.angles[(pairs + i) * kTileKeys + lane] = a_.rope->sin_row(position)[i];
-      }
-    }
+    int64_t at[kTileKeys];
+    for (int i = 0; i < lanes; ++i) at[i] = positions_.key(tokens[i], j + i);
+    gather_angles(*a_.rope, at, lanes, w_.angles);
     *cos = w_.angles;
-    *sin = w_.angles + static_cast<ptrdiff_t>(pairs) * kTileKeys;
+    *sin = w_.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys;
   }
 
   // Scores of 32 tokens, one a lane. New keys are packed unless the tile already holds them.
@@ -131,7 +111,7 @@ class BlockScan {
       for (int i = 0; i < lanes; ++i) keys[i] = key(tokens[i]);
       const float* cos = nullptr;
       const float* sin = nullptr;
-      if (indexed()) angles(j, &cos, &sin);
+      angles(tokens, lanes, j, &cos, &sin);
       ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params().layout, cos, sin, w_.tile);
     }
     std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
@@ -148,7 +128,7 @@ class BlockScan {
       a[i] = l[i] + n / 4;
       z[i] = l[i] + n / 2 + n / 4;
     }
-    score(a, lanes, j, true, indexed() ? w_.right : w_.left, sa);
+    score(a, lanes, j, true, positions_.two_sided() ? w_.left : w_.right, sa);
     score(z, lanes, j, n > 1, w_.right, sz);  // an interval of one key: both candidates are that key
     for (int i = 0; i < lanes; ++i) {
       best[i] = std::max(best[i], std::max(sa[i], sz[i]));
@@ -189,7 +169,7 @@ class BlockScan {
       if (n == 1) break;
     }
     prefetch_first_round(j + group());
-    if (chunk > 1 && !indexed()) {
+    if (chunk > 1 && positions_.two_sided()) {
       other_side(count, l, went_right, true, w_.left, best);
       other_side(count, l, went_right, false, w_.right, best);
     }
@@ -204,7 +184,7 @@ class BlockScan {
   const QueryBlock& block_;
   PageTable pages_;
   size_t plane_;
-  ChunkIndexing indexing_;
+  ScanPositions positions_;
   int rows_ = 0;
 };
 

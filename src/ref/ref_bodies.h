@@ -9,6 +9,7 @@ void kv_write(const KvWriteArgs& args);
 void scan(const ScanArgs& args);
 void select(const SelectArgs& args);
 void split(const SplitArgs& args);
+void tree(const TreeArgs& args);
 void attend(const AttendArgs& args);
 void merge(const MergeArgs& args);
 bool working_set_reserve(const KvShape& shape, int64_t keys, WorkingSet& set);

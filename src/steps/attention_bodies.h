@@ -11,6 +11,7 @@
 #include "steps/merge.h"
 #include "steps/select.h"
 #include "steps/split.h"
+#include "steps/tree.h"
 
 namespace bough {
 
@@ -21,6 +22,7 @@ struct AttentionBodies {
   void (*scan)(const ScanArgs&);
   void (*select)(const SelectArgs&);
   void (*split)(const SplitArgs&);
+  void (*tree)(const TreeArgs&);
   void (*attend)(const AttendArgs&);
   void (*merge)(const MergeArgs&);
   // Makes room for `keys` (rounded up) and keeps what the set holds. False when memory is short; the set is unchanged then.

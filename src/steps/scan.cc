@@ -21,4 +21,11 @@ void pool_rows(const QueryBlock& block, int stride, Pool pool, const float* q, i
   }
 }
 
+int64_t pooled_position(const QueryBlock& block, int stride, Pool pool, int64_t index) {
+  const int64_t step = pool == Pool::all ? 1 : stride;
+  const int64_t group = block.r0 / step + index;
+  if (pool == Pool::mean) return std::max(block.r0, group * step);
+  return std::min(block.r1(), (group + 1) * step) - 1;
+}
+
 }  // namespace bough

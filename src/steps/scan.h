@@ -6,9 +6,10 @@
 // Rows are pooled un-rotated in fp32, scaled, rotated in fp32 and rounded once to the cache's type; scores are fp32.
 #pragma once
 
-#include "bough/attention.h"
-#include "steps/batch.h"
+#include <bit>
+
 #include "steps/rope.h"
+#include "steps/scan_positions.h"
 
 namespace bough {
 
@@ -39,25 +40,14 @@ struct ScanArgs {
   Pool pool = Pool::mean;
   Scan scan = Scan::relative;
   int64_t scan_window = 0;          // window - first chunk: the distance at which a relative scan compares
-  int64_t index_limit = 0;          // chunk-indexed: candidates are divided so that their index + scan_window stays below this
-  const RopeTable* rope = nullptr;  // covers scan_window + 2, or index_limit for chunk-indexed
+  int64_t trained_context = 0;      // positions of the other scans stay below this
+  const RopeTable* rope = nullptr;  // covers scan_window + 2, and trained_context where the scan turns keys
   float* scores = nullptr;          // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;
 };
 
-// By how much candidate indices are divided, and the positions that follow.
-struct ChunkIndexing {
-  int64_t divisor = 1;
-  int64_t query = 0;  // position of the query rows
-};
-inline ChunkIndexing chunk_indexing(int64_t count, int64_t scan_window, int64_t limit, int64_t r0) {
-  const int64_t room = limit - scan_window - 1;
-  ChunkIndexing x;
-  if (room >= 1 && count > room) x.divisor = (count + room - 1) / room;
-  const int64_t farthest = (count + x.divisor - 1) / x.divisor + scan_window;
-  x.query = r0 < farthest ? r0 : farthest;
-  return x;
-}
+// Keys that one candidate's descent scores: two a round.
+inline int64_t scan_probes(int chunk) { return int64_t{2} * std::bit_width(static_cast<unsigned>(chunk)); }
 
 // Rows that stand for a block after pooling. Groups are floor(position / stride).
 inline int pooled_rows(const QueryBlock& block, int stride, Pool pool) {
@@ -67,6 +57,9 @@ inline int pooled_rows(const QueryBlock& block, int stride, Pool pool) {
 
 // Pools the rows of one query head: q points at the block's first row of that head, row_stride floats between rows.
 // out [pooled_rows, d], multiplied by scale.
+// A pooled row stands at the first row of its group (mean) or at the only one that it is made of.
 void pool_rows(const QueryBlock& block, int stride, Pool pool, const float* q, int64_t row_stride, int d, float scale, float* out);
+// Absolute position of pooled row `index`.
+int64_t pooled_position(const QueryBlock& block, int stride, Pool pool, int64_t index);
 
 }  // namespace bough

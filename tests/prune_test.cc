@@ -11,11 +11,12 @@
 
 #include "attention/refresh.h"
 #include "support/attention_case.h"
-#include "support/tiny_engine.h"
+#include "support/conversation.h"
 
 namespace bough {
 namespace {
 
+using test::Conversation;
 using test::relative_error;
 using test::tiny_text;
 
@@ -53,38 +54,6 @@ std::vector<NamedPlan> scaled_presets() {
 }
 
 void PrintTo(const NamedPlan& p, std::ostream* out) { *out << p.name; }
-
-// One sequence that reads `length` tokens and then decodes.
-class Conversation {
- public:
-  Conversation(test::TinyForward& forward, int64_t length) : forward_(forward), sequence_(forward.sequence()), text_(tiny_text(4000)) {
-    const Slice slice{sequence_.get(), next(length)};
-    forward_.step({&slice, 1});
-  }
-
-  std::vector<float> decode() {
-    const Slice slice{sequence_.get(), next(1), true, INT64_MAX, 1};
-    return forward_.step({&slice, 1});
-  }
-  // Reads one token as an append before sampling does.
-  std::vector<float> append_one() {
-    const Slice slice{sequence_.get(), next(1), false, sequence_->length(), 1};
-    return forward_.step({&slice, 1});
-  }
-  int64_t length() const { return sequence_->length(); }
-  const std::vector<TokenId>& tokens() const { return sequence_->tokens; }
-  const AttentionState& state() const { return sequence_->attention; }
-  const LayerState& layer(int i) const { return sequence_->attention.layers[static_cast<size_t>(i)]; }
-
- private:
-  std::span<const TokenId> next(int64_t count) {
-    return std::span<const TokenId>(text_).subspan(static_cast<size_t>(sequence_->length()), static_cast<size_t>(count));
-  }
-
-  test::TinyForward& forward_;
-  std::unique_ptr<Sequence> sequence_;
-  std::vector<TokenId> text_;
-};
 
 class Pruning : public testing::TestWithParam<NamedPlan> {
  protected:

@@ -41,28 +41,35 @@ std::vector<float> run(Engine& engine, const std::vector<TokenId>& text, const s
 // Sinks 64, window 128, k 64: up to 256 tokens the pruned plan sees what the dense one does.
 TEST_P(SameBits, PrunedEqualsDenseWhileEverythingFits) {
   const TinyFile file(test::peaked_model());
-  const auto pruned = file.engine(test::kSmallPlan, GetParam()), dense = file.engine("dense", GetParam());
-  ASSERT_TRUE(pruned != nullptr && dense != nullptr);
+  const auto stages = file.engine(test::kSmallPlan, GetParam()), tree = file.engine(test::kSmallTree, GetParam());
+  const auto dense = file.engine("dense", GetParam());
+  ASSERT_TRUE(stages != nullptr && tree != nullptr && dense != nullptr);
   for (const int64_t read : {1, 63, 64, 65, 130, 216}) {
     const std::vector<TokenId> text = tiny_text(read), decoded = tiny_text(40, 6);
     const AppendOptions options{.will_sample = true, .logits = read};
-    EXPECT_TRUE(same_bits(run(*pruned, text, {}, options, decoded), run(*dense, text, {}, options, decoded))) << read << " tokens";
+    const std::vector<float> all = run(*dense, text, {}, options, decoded);
+    EXPECT_TRUE(same_bits(run(*stages, text, {}, options, decoded), all)) << read << " tokens";
+    EXPECT_TRUE(same_bits(run(*tree, text, {}, options, decoded), all)) << read << " tokens, tree";
   }
 }
 
 // One token more than fits, and the two part: the test above does not hold by accident.
 TEST_P(SameBits, PrunedDiffersFromDenseAfterwards) {
   const TinyFile file(test::peaked_model());
-  const auto pruned = file.engine(test::kSmallPlan, GetParam()), dense = file.engine("dense", GetParam());
-  ASSERT_TRUE(pruned != nullptr && dense != nullptr);
-  const AppendOptions options{.will_sample = true};
-  EXPECT_FALSE(same_bits(run(*pruned, tiny_text(700), {}, options, {}), run(*dense, tiny_text(700), {}, options, {})));
+  const auto dense = file.engine("dense", GetParam());
+  ASSERT_NE(dense, nullptr);
+  for (const char* plan : {test::kSmallPlan, test::kSmallTree}) {
+    const auto pruned = file.engine(plan, GetParam());
+    ASSERT_NE(pruned, nullptr);
+    const AppendOptions options{.will_sample = true};
+    EXPECT_FALSE(same_bits(run(*pruned, tiny_text(700), {}, options, {}), run(*dense, tiny_text(700), {}, options, {}))) << plan;
+  }
 }
 
 TEST_P(SameBits, SlicesDoNotMatter) {
   const TinyFile file(test::peaked_model());
   const std::vector<TokenId> text = tiny_text(900), decoded = tiny_text(7, 6);
-  for (const char* plan : {test::kSmallPlan, "dense"}) {
+  for (const char* plan : {test::kSmallPlan, test::kSmallTree, "dense"}) {
     const auto engine = file.engine(plan, GetParam(), 2);
     ASSERT_NE(engine, nullptr);
     const std::vector<float> whole = run(*engine, text, {}, {.logits = 60}, decoded);
@@ -89,14 +96,16 @@ TEST_P(SameBits, ThreadsDoNotMatter) {
   const TinyFile file(test::peaked_model());
   const std::vector<TokenId> text = tiny_text(700), decoded = tiny_text(9, 6);
   const AppendOptions options{.will_sample = true, .logits = 700};
-  std::vector<std::vector<float>> results;
-  for (const int threads : {1, 2, 3}) {
-    const auto engine = file.engine(test::kSmallPlan, GetParam(), threads);
-    ASSERT_NE(engine, nullptr);
-    results.push_back(run(*engine, text, {}, options, decoded));
+  for (const char* plan : {test::kSmallPlan, test::kSmallTree}) {
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 3}) {
+      const auto engine = file.engine(plan, GetParam(), threads);
+      ASSERT_NE(engine, nullptr);
+      results.push_back(run(*engine, text, {}, options, decoded));
+    }
+    EXPECT_TRUE(same_bits(results[1], results[0])) << plan;
+    EXPECT_TRUE(same_bits(results[2], results[0])) << plan;
   }
-  EXPECT_TRUE(same_bits(results[1], results[0]));
-  EXPECT_TRUE(same_bits(results[2], results[0]));
 }
 
 // What one sequence does at one step: reads or decodes, or nothing.
@@ -159,7 +168,8 @@ std::vector<std::vector<float>> play(test::TinyForward& forward, const std::vect
 }
 
 TEST_P(SameBits, AloneEqualsInABatch) {
-  std::vector<std::string> plans = {test::kSmallPlan, "dense", R"({"mode":"streaming","sinks":64,"window":128,"refresh":[3],"tail":8})"};
+  std::vector<std::string> plans = {test::kSmallPlan, test::kSmallTree, "dense",
+                                    R"({"mode":"streaming","sinks":64,"window":128,"refresh":[3],"tail":8})"};
   std::string per_head = test::kSmallPlan;
   plans.push_back(per_head.replace(per_head.find("\"tail\""), 0, "\"lists\":\"kv_head\","));
   for (const std::string& text : plans) {

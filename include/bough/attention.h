@@ -24,8 +24,8 @@ enum class Mode : uint8_t {
 
 // Which RoPE positions a search scores with. relative: every candidate at fixed distances from the query; no key is rotated.
 // chunk_indexed: the keys of candidate j at position j. infllm: every key at 0, the query at the scan's window. dynamic_extend:
-// true positions, those before the window squeezed into the trained context. self_extend: true positions near the query, groups of
-// 16 share one farther off.
+// true positions, those before the last quarter of the trained context squeezed into it. self_extend: true positions within the
+// trained context, farther off groups of neighbours share one.
 enum class Scan : uint8_t { relative, chunk_indexed, infllm, dynamic_extend, self_extend };
 
 // Which RoPE positions the final attention uses. rank: the order in the small context. streaming: sinks, selected keys and window as

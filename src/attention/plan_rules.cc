@@ -289,10 +289,6 @@ Status validate_plan(const AttentionPlan& p) {
 Status check_supported(const AttentionPlan& p) {
   const auto refuse = [](const std::string& what) { return Status(Code::unsupported, what + " is not implemented in this build"); };
   for (const LayerPlan& l : p.distinct_layers()) {
-    if (l.mode == Mode::hip) return refuse("mode hip");
-    if (l.mode == Mode::stages && l.scan != Scan::relative && l.scan != Scan::chunk_indexed) {
-      return refuse("scan " + plan::name(plan::scan_names(), l.scan));
-    }
     if (l.mode != Mode::dense && l.positions != Positions::rank)
       return refuse("positions " + plan::name(plan::positions_names(), l.positions));
   }

@@ -1,6 +1,7 @@
 #include "attention/prune.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "attention/refresh.h"
@@ -19,7 +20,7 @@ int64_t AttentionSetup::rope_positions(int64_t length) const {
     if (l.mode == Mode::dense) most = std::max(most, length);
     // A working set that holds every token grows until the next refresh.
     most = std::max({most, l.context_tokens(), std::min(length, plan.dense_below + l.last_refresh())});
-    if (l.scan == Scan::chunk_indexed) most = std::max(most, trained_context);
+    if (l.scan != Scan::relative && l.scan != Scan::infllm) most = std::max(most, trained_context);
   }
   return most + RopeTable::kTile;
 }
@@ -47,6 +48,7 @@ void Pruner::place_windows(const Call& call) {
   const auto& blocks = call.batch.blocks;
   w0_.assign(blocks.size(), 0);
   first_.assign(blocks.size(), none);
+  renewed_.assign(blocks.size(), 0);
   refreshed_.assign(static_cast<size_t>(call.batch.decode_rows), 0);
   for (size_t b = 0; b < blocks.size(); ++b) {
     const QueryBlock& block = blocks[b];
@@ -60,6 +62,7 @@ void Pruner::place_windows(const Call& call) {
     } else {
       first_[b] = 0;
     }
+    renewed_[b] = 1;
     w0_[b] = window_start(block.r0, block.r1(), plan.sinks, plan.window, plan.last_chunk());
   }
 }
@@ -125,6 +128,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     active_[b] = 1;
     most = std::max<int64_t>(most, candidates.count[b]);
     chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;
+    keys_touched_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * scan_probes(candidates.chunk);
   }
   scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
   if (most > 0) {
@@ -162,6 +166,35 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
   select.count = kept_.count.data();
   select.capacity = kept_.capacity;
   setup_->bodies->select(select);
+}
+
+void Pruner::run_tree(const Call& call) {
+  const LayerPlan& plan = call.plan;
+  const size_t blocks = call.batch.blocks.size();
+  kept_.capacity = std::max<int64_t>(1, std::min(plan.tree.k, call.longest) / plan.tree.key_block);
+  kept_.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept_.capacity));
+  keys_read_.assign(blocks, 0);
+  TreeArgs tree;
+  tree.batch = &call.batch;
+  tree.kv = setup_->kv;
+  tree.heads = setup_->heads;
+  tree.layer = call.layer;
+  tree.q = call.q;
+  tree.active = renewed_.data();
+  tree.w0 = w0_.data();
+  tree.sinks = plan.sinks;
+  tree.tree = plan.tree;
+  tree.list_heads = setup_->list_heads();
+  tree.scan = plan.scan;
+  tree.window = plan.window;
+  tree.trained_context = setup_->trained_context;
+  tree.rope = &call.rope;
+  tree.start = kept_.start.data();
+  tree.count = kept_.count.data();
+  tree.capacity = kept_.capacity;
+  tree.keys_read = keys_read_.data();
+  setup_->bodies->tree(tree);
+  keys_touched_ = std::accumulate(keys_read_.begin(), keys_read_.end(), keys_touched_);
 }
 
 void Pruner::run_stage(const Call& call, int stage) {
@@ -228,6 +261,7 @@ BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeT
   for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
   const Call call{batch, layer, setup_->layer(layer), q, rope, states, longest};
   chunks_scored_ = 0;
+  keys_touched_ = 0;
   place_windows(call);
   kept_.count.assign(batch.blocks.size(), 0);
   kept_.capacity = 1;
@@ -235,6 +269,7 @@ BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeT
   const auto stages = static_cast<int>(call.plan.stages.size());
   const int first = first_.empty() ? stages : *std::min_element(first_.begin(), first_.end());
   for (int stage = first; stage < stages; ++stage) run_stage(call, stage);
+  if (call.plan.mode == Mode::hip) run_tree(call);
   save_selected(call);
   BlockList lists;
   lists.w0 = w0_.data();

@@ -1,4 +1,4 @@
-// Pruner: runs the prune stages of a plan over every query block of a batch and gives the BlockList.
+// Pruner: runs the stages or the tree of a plan over every query block of a batch and gives the BlockList.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +48,8 @@ class Pruner {
   const std::vector<uint8_t>& refreshed() const { return refreshed_; }
   // Candidate chunks scored by the last run, over blocks, KV heads and stages.
   int64_t chunks_scored() const { return chunks_scored_; }
+  // Keys that the last run's searches scored, over blocks, KV heads, stages and rounds; a key scored twice counts twice.
+  int64_t keys_touched() const { return keys_touched_; }
 
  private:
   struct Lists {
@@ -68,6 +70,7 @@ class Pruner {
   };
 
   void place_windows(const Call& call);
+  void run_tree(const Call& call);
   void run_stage(const Call& call, int stage);
   void load_inputs(const Call& call, int stage);
   static bool all_fit(const Candidates& candidates, int64_t block, int64_t limit, int64_t keep);
@@ -79,13 +82,16 @@ class Pruner {
 
   const AttentionSetup* setup_;
   std::vector<int64_t> w0_;         // [nb]
+  std::vector<uint8_t> renewed_;    // [nb] blocks whose context is chosen in this run
   std::vector<int32_t> first_;      // [nb] first stage that runs; the number of stages: none
   std::vector<uint8_t> refreshed_;  // [decode_rows]
   std::vector<uint8_t> active_;     // [nb] blocks that a stage scores
   std::vector<float> scores_;
-  Lists inputs_;  // of the stage that runs
-  Lists kept_;    // its output
+  std::vector<int64_t> keys_read_;  // [nb] of a tree
+  Lists inputs_;                    // of the stage that runs
+  Lists kept_;                      // its output
   int64_t chunks_scored_ = 0;
+  int64_t keys_touched_ = 0;
 };
 
 }  // namespace bough

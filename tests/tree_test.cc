@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -15,7 +15,6 @@ namespace bough {
 namespace {
 
 using test::AttentionCase;
-using test::BodyCase;
 using test::CaseShape;
 using test::Input;
 using test::SearchDefinition;
@@ -170,7 +169,7 @@ std::vector<SequenceSpec> ragged() {
           {.length = 300, .first_row = 282}};
 }
 
-class TreeTest : public testing::TestWithParam<BodyCase> {
+class TreeTest : public testing::TestWithParam<test::BodyCase> {
  protected:
   const AttentionBodies& body() const { return test::body_named(GetParam().body); }
   CaseShape shape() const { return {.type = GetParam().type}; }
@@ -200,8 +199,7 @@ class TreeTest : public testing::TestWithParam<BodyCase> {
   }
   void TearDown() override { EXPECT_LE(left_out_, compared_ / 2) << "too many searches left out"; }
 
-  int left_out_ = 0;
-  int compared_ = 0;
+  int left_out_ = 0, compared_ = 0;
 };
 
 TEST_P(TreeTest, IsTheDefinitionForEveryTree) {
@@ -360,7 +358,7 @@ TEST_P(TreeTest, FindsTheTopsOfHills) {
   for (const int list_heads : {1, 2}) {
     const Found found = search(body(), c, input, {.tree = tree_of(8, 4), .list_heads = list_heads}, c.rope(128, 0));
     for (int head = 0; head < 2; ++head) {
-      const auto list = found.list(0, list_heads == 1 ? 0 : head);
+      const auto list = found.list(0, head % list_heads);
       EXPECT_TRUE(std::binary_search(list.begin(), list.end(), tops[head] / 4 * 4)) << list_heads << " lists, head " << head;
       if (list_heads == 2) {
         EXPECT_GE(list.front(), tops[head] - 40) << "all of it near the top";

@@ -19,6 +19,9 @@ using test::TinyForward;
 
 constexpr std::array<int64_t, 3> kLengths = {300, 461, 273};
 
+// What is added to kSmallPlan.
+constexpr const char* kPlans[] = {"", R"(,"lists":"kv_head")", R"(,"layers":[{"layers":[1],"mode":"hip","tree":{"k":64,"refresh":3}}])"};
+
 AttentionPlan small_plan(const std::string& more = "") {
   std::string text = test::kSmallPlan;
   auto result = parse_plan(text.insert(text.size() - 1, more));
@@ -61,7 +64,7 @@ class TrapsOfSequences : public testing::TestWithParam<DType> {};
 
 // (a) All sequences of a prefill batch are taken to be equally long.
 TEST_P(TrapsOfSequences, PrefillsOfDifferentLengths) {
-  for (const char* more : {"", R"(,"lists":"kv_head")"}) {
+  for (const char* more : kPlans) {
     TinyForward forward(test::peaked_model(), small_plan(more), GetParam());
     const auto together = Talks(forward).step({0, 1, 2}, false, 200);
     const auto reversed = Talks(forward).step({2, 1, 0}, false, 200);
@@ -102,14 +105,14 @@ void expect_as_alone(const AttentionPlan& plan, DType type, const std::vector<st
 
 // (b) With more than one row decode takes the first row's lists or counters for all.
 TEST_P(TrapsOfSequences, DecodeOfManyRows) {
-  for (const char* more : {"", R"(,"lists":"kv_head")"}) {
+  for (const char* more : kPlans) {
     expect_as_alone(small_plan(more), GetParam(), std::vector<std::vector<size_t>>(10, {0, 1, 2}));
   }
 }
 
 // (m) What decode keeps between steps belongs to a row of the batch: rows that merge, leave, return and change places mix it up.
 TEST_P(TrapsOfSequences, RowsChangePlacesBetweenSteps) {
-  for (const char* more : {"", R"(,"lists":"kv_head")"}) {
+  for (const char* more : kPlans) {
     expect_as_alone(small_plan(more), GetParam(),
                     {{0, 1, 2}, {2, 0}, {1}, {1, 2, 0}, {0}, {2, 1}, {2, 1, 0}, {0, 2}, {1}, {1, 0}, {0, 1, 2}, {2, 0, 1}, {0}, {1, 2}});
   }

@@ -33,6 +33,9 @@ class Decode {
  public:
   Decode(const AttentionBodies& body, const AttentionCase& c, const RopeTable& rope) : body_(body), case_(c), rope_(rope) {}
 
+  // A row sees this many of its last keys; 0: all.
+  void slide(int64_t window) { window_ = window; }
+
   // Builds the set of row `row`'s context; `from` as in WorkingSetArgs. Rows are in the order of the batch's blocks.
   void build(const Input& input, const Lists& lists, int row, int64_t from = 0) {
     while (sets_.size() <= static_cast<size_t>(row)) sets_.push_back(std::make_unique<WorkingSet>());
@@ -65,6 +68,7 @@ class Decode {
     args.q = input.q.data();
     args.sets = sets.data();
     args.rope = &rope_;
+    args.window = window_;
     args.o = o.data();
     body_.attend_cached(args);
     return o;
@@ -79,6 +83,7 @@ class Decode {
   const AttentionBodies& body_;
   const AttentionCase& case_;
   const RopeTable& rope_;
+  int64_t window_ = 0;
   std::vector<std::unique_ptr<WorkingSet>> sets_;
 };
 
@@ -137,12 +142,42 @@ TEST_P(AttendCachedTest, EqualsTheOracleAndAttendAtEveryLength) {
 
 TEST_P(AttendCachedTest, EqualsTheOracleAndAttendForEveryShapeOfHeads) {
   const ListSpec spec = {.sinks = 64, .window = 72, .most = 60};
-  for (const int d : {32, 64, 80, 96, 128}) {
+  for (const int d : {32, 64, 80, 96, 128, 256}) {
     for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
       compare({.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = d, .layout = layout}, {700, 41, 555}, spec);
     }
   }
   for (const int group : {1, 3, 8}) compare({.type = GetParam().type, .heads = 2 * group, .kv_heads = 2, .d = 32}, {700, 41, 555}, spec);
+}
+
+TEST_P(AttendCachedTest, EqualsTheOracleAndAttendForEveryKindOfLayer) {
+  const ListSpec spec = {.sinks = 64, .window = 72, .most = 60};
+  for (const float softcap : {0.7F, 50.0F}) compare({.type = GetParam().type, .softcap = softcap}, {700, 41}, spec);
+  for (const int rotated : {16, 30}) {
+    compare({.type = GetParam().type, .d = 80, .layout = RopeLayout::halves, .rotated = rotated, .magnitude = 1.2}, {700, 41}, spec);
+  }
+}
+
+// A set holds every token from some multiple of 128 on; the row sees its last n.
+TEST_P(AttendCachedTest, ASlidingWindowIsTextbookAttentionOverItsTokens) {
+  const CaseShape shape = {.type = GetParam().type, .softcap = 1.5F};
+  const AttentionCase c(shape, decode_rows({1300}), 22);
+  const RopeTable rope = c.rope(kPositions);
+  const Input input = c.input();
+  for (const int64_t n : {1, 33, 500, 512, 600, 1172, 1300}) {
+    Lists run = test::random_lists(input.batch, {.sliding = n}, 0);
+    run.w0[0] = run.w0[0] / 128 * 128;
+    Decode decode(body(), c, rope);
+    decode.slide(n);
+    const auto got = decode.build_and_attend(input, run);
+    std::vector<int64_t> tokens(static_cast<size_t>(n));
+    std::iota(tokens.begin(), tokens.end(), 1300 - n);
+    for (size_t head = 0; head < 6; ++head) {
+      const auto exact =
+          test::textbook(c, 0, std::span(input.q).subspan(head * 64, 64), static_cast<int>(head) / 3, tokens, 1300 - n - run.w0[0]);
+      EXPECT_LE(test::relative_error(std::span(got).subspan(head * 64, 64), exact.o), tolerance(GetParam())) << "n " << n;
+    }
+  }
 }
 
 TEST_P(AttendCachedTest, EqualsTheOracleAndAttendForEveryKindOfList) {

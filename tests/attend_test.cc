@@ -42,6 +42,7 @@ Output attend(const AttentionBodies& body, const AttentionCase& c, const Input& 
   args.q = input.q.data();
   args.lists = lists.view();
   args.rope = &rope;
+  args.window = lists.spec.sliding;
   args.o = out.o.data();
   args.lse = out.lse.data();
   body.attend(args);
@@ -81,6 +82,7 @@ class AttendTest : public testing::TestWithParam<BodyCase> {
     expect_close(attend(body(), c, input, selected, rope), attend(test::body_named("ref"), c, input, selected, rope), shape.d,
                  tolerance(GetParam()), shape.name() + ", " + what);
   }
+  void same_bits_in_every_company(const ListSpec& spec) const;
 };
 
 std::vector<SequenceSpec> ragged() {
@@ -108,7 +110,7 @@ TEST_P(AttendTest, EqualsTheOracleAtEveryLength) {
 
 TEST_P(AttendTest, EqualsTheOracleForEveryShapeOfHeads) {
   const ListSpec lists = {.sinks = 64, .window = 72, .most = 6};
-  for (const int d : {32, 64, 80, 96, 128}) {
+  for (const int d : {32, 64, 80, 96, 128, 256}) {
     for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
       compare({.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = d, .layout = layout}, ragged(), lists, "ragged");
     }
@@ -131,6 +133,53 @@ TEST_P(AttendTest, EqualsTheOracleForEveryKindOfList) {
     const std::vector<SequenceSpec> rows = {{.length = 300, .first_row = 200, .block = block}};
     compare(shape(), rows, {.window = 64, .most = 5}, "blocks of " + std::to_string(block));
   }
+}
+
+// Softcaps that the scores of unit variance feel, rotated parts of a head, YaRN's magnitude; windows of less and of more than a block.
+TEST_P(AttendTest, EqualsTheOracleForEveryKindOfLayer) {
+  for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
+    for (const int rotated : {16, 30}) {
+      compare({.type = GetParam().type, .d = 80, .layout = layout, .rotated = rotated, .magnitude = 1.2}, ragged(),
+              {.sinks = 64, .window = 72, .most = 6}, "magnitude 1.2");
+    }
+  }
+  for (const float softcap : {0.0F, 0.7F, 50.0F}) {
+    for (const int64_t sliding : {0, 1, 7, 64, 100, 300, 1000}) {
+      compare({.type = GetParam().type, .softcap = softcap}, ragged(), {.sinks = 64, .window = 72, .most = 6, .sliding = sliding},
+              "sliding " + std::to_string(sliding));
+    }
+  }
+}
+
+// The row at position p sees (p - n, p], as far apart as they are.
+TEST_P(AttendTest, ASlidingWindowIsTextbookAttentionOverItsTokens) {
+  for (const int64_t n : {1, 50, 64, 129, 400}) {
+    const CaseShape shape = {.type = GetParam().type, .heads = 3, .kv_heads = 1, .softcap = 1.5F};
+    const AttentionCase c(shape, {{.length = 401, .first_row = 320}}, 5);
+    const Input input = c.input();
+    const Output got = attend(body(), c, input, test::random_lists(input.batch, {.sliding = n}, 0), c.rope(401));
+    for (int64_t row = 0; row < input.batch.rows(); row += 16) {
+      std::vector<int64_t> tokens(static_cast<size_t>(std::min(n, 320 + row + 1)));
+      std::iota(tokens.begin(), tokens.end(), 320 + row + 1 - static_cast<int64_t>(tokens.size()));
+      for (int head = 0; head < shape.heads; ++head) {
+        const int64_t at = row * shape.heads + head;
+        const int64_t rank = tokens[0] - std::max<int64_t>(0, 321 + row / 64 * 64 - n);
+        const test::Exact exact = test::textbook(c, 0, row_of(input.q, at, shape.d), 0, tokens, rank);
+        EXPECT_LE(test::relative_error(row_of(got.o, at, shape.d), exact.o), tolerance(GetParam())) << "n " << n << " row " << row;
+        EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance(GetParam())) << "n " << n << " row " << row;
+      }
+    }
+  }
+}
+
+TEST_P(AttendTest, AWindowAsLongAsTheTextChangesNoBit) {
+  const AttentionCase c(shape(), {{.length = 320, .first_row = 256}}, 7);
+  const Input input = c.input();
+  const RopeTable rope = c.rope(kPositions);
+  const Output dense = attend(body(), c, input, test::random_lists(input.batch, {.dense = true}, 0), rope);
+  const Output sliding = attend(body(), c, input, test::random_lists(input.batch, {.sliding = 320}, 0), rope);
+  EXPECT_TRUE(test::same_bits(sliding.o, dense.o));
+  EXPECT_TRUE(test::same_bits(sliding.lse, dense.lse));
 }
 
 TEST_P(AttendTest, WithoutAListIsTextbookAttentionAtTruePositions) {
@@ -187,8 +236,12 @@ TEST_P(AttendTest, PrunedEqualsDenseBitForBitWhileEverythingFits) {
 }
 
 TEST_P(AttendTest, SameBitsAloneAndForEveryNumberOfThreads) {
-  const AttentionCase c(shape(), ragged(), 8);
-  const ListSpec spec = {.list_heads = 2, .sinks = 64, .window = 64, .most = 7};
+  same_bits_in_every_company({.list_heads = 2, .sinks = 64, .window = 64, .most = 7});
+  same_bits_in_every_company({.list_heads = 2, .sliding = 90});
+}
+
+void AttendTest::same_bits_in_every_company(const ListSpec& spec) const {
+  const AttentionCase c({.type = GetParam().type, .softcap = spec.sliding > 0 ? 2.0F : 0.0F}, ragged(), 8);
   const RopeTable rope = c.rope(kPositions);
   const Input together = c.input();
   const Lists lists = test::random_lists(together.batch, spec, 3);

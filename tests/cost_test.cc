@@ -22,7 +22,7 @@ class Cost : public testing::Test {
     const test::AttentionCase random(shape, {{.length = length, .first_row = decode ? length - 1 : 0, .decode = decode}}, 5);
     const test::Input input = random.input();
     const AttentionSetup setup(plan, shape.kv(), shape.head_shape(), 8192, pick_attention_bodies(shape.type));
-    const RopeTable rope = random.rope(setup.rope_positions(length));
+    const RopeTable rope = random.rope(setup.rope_positions(0, length));
     AttentionState state;
     state.layers.resize(1);
     std::vector<AttentionState*> states;

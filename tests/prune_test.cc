@@ -268,7 +268,7 @@ TEST(Context, OutgrowsTheDenseLimitAtARefresh) {
     c.decode();
     const LayerState& layer = c.layer(1);
     const bool pruned = step >= 8;  // 256 is outgrown at step 6, the next refresh is two steps later
-    EXPECT_EQ(layer.holds, pruned ? LayerState::Holds::pruned : LayerState::Holds::all) << c.length();
+    EXPECT_EQ(layer.holds, pruned ? LayerState::Holds::pruned : LayerState::Holds::run) << c.length();
     if (!pruned) {
       EXPECT_EQ(layer.set.size, c.length());
     }
@@ -287,7 +287,7 @@ TEST(Context, OutgrowsDenseBelowAtARefresh) {
   for (int64_t step = 0; step < 66; ++step) {
     const std::vector<float> logits = c.decode(), expected = dense.decode();
     EXPECT_EQ(test::same_bits(logits, expected), step < 64) << "step " << step;
-    EXPECT_EQ(c.layer(0).holds, step < 64 ? LayerState::Holds::all : LayerState::Holds::pruned);
+    EXPECT_EQ(c.layer(0).holds, step < 64 ? LayerState::Holds::run : LayerState::Holds::pruned);
   }
 }
 
@@ -299,7 +299,7 @@ class PrefillLists : public testing::Test {
     const test::AttentionCase random(shape_, std::move(specs), 3);
     test::Input input = random.input();
     const AttentionSetup setup(plan, shape_.kv(), shape_.head_shape(), 1024, pick_attention_bodies(shape_.type));
-    const RopeTable rope = random.rope(setup.rope_positions(4096));
+    const RopeTable rope = random.rope(setup.rope_positions(0, 4096));
     std::vector<AttentionState> states(static_cast<size_t>(input.batch.decode_rows));
     std::vector<AttentionState*> pointers;
     for (AttentionState& state : states) {

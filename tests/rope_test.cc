@@ -16,7 +16,7 @@ RopeTable table(RopeLayout layout, int d, int64_t positions) {
 
 std::vector<float> turn(const RopeTable& rope, const std::vector<float>& x, int64_t position) {
   std::vector<float> y(x.size());
-  rope_row(x.data(), rope.cos_row(position), rope.sin_row(position), rope.params().layout, static_cast<int>(x.size()), y.data());
+  rope_row(x.data(), rope.cos_row(position), rope.sin_row(position), rope.params(), static_cast<int>(x.size()), y.data());
   return y;
 }
 
@@ -27,9 +27,9 @@ TEST(RopeTest, TurnsAsTheFormulaSaysInBothLayouts) {
       auto random = test::random_of(51, d, 0);
       const auto x = test::normal_floats(random, d);
       for (const int64_t position : {0, 1, 31, 32, 999}) {
-        const auto exact = test::turned(x, 1.0, position, layout, DType::f32);
+        const auto exact = test::turned(x, 1.0, position, {.d = d, .layout = layout});
         auto in_place = x;
-        rope_row(in_place.data(), rope.cos_row(position), rope.sin_row(position), layout, d, in_place.data());
+        rope_row(in_place.data(), rope.cos_row(position), rope.sin_row(position), rope.params(), d, in_place.data());
         const auto y = turn(rope, x, position);
         EXPECT_TRUE(test::same_bits(in_place, y));
         for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], exact[i], 1e-6) << "d " << d << " position " << position;
@@ -37,6 +37,32 @@ TEST(RopeTest, TurnsAsTheFormulaSaysInBothLayouts) {
       EXPECT_EQ(turn(rope, x, 0), x);
     }
   }
+}
+
+TEST(RopeTest, TheRestOfAHeadPassesThroughAndTheMagnitudeIsOfWhatTurns) {
+  for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
+    for (const int rotated : {0, 6, 16, 20, 80}) {
+      const test::CaseShape shape{.heads = 1, .kv_heads = 1, .d = 80, .layout = layout, .rotated = rotated, .magnitude = 1.25};
+      const RopeTable rope = test::AttentionCase(shape, {{.length = 1}}, 1).rope(100);
+      auto random = test::random_of(53, rotated, 0);
+      const auto x = test::normal_floats(random, 80);
+      for (const int64_t position : {0, 77}) {
+        const auto exact = test::turned(x, 1.0, position, shape);
+        const auto y = turn(rope, x, position);
+        for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], exact[i], 1e-6) << "rotated " << rotated << " position " << position;
+        EXPECT_TRUE(test::same_bits(std::span(y).subspan(static_cast<size_t>(shape.rotated_dims())),
+                                    std::span(x).subspan(static_cast<size_t>(shape.rotated_dims()))));
+      }
+    }
+  }
+}
+
+TEST(RopeTest, NothingTurnsWhereNoElementDoes) {
+  RopeTable rope(RopeParams{});
+  rope.reserve(40);
+  auto random = test::random_of(54, 0, 0);
+  const auto x = test::normal_floats(random, 64);
+  EXPECT_EQ(turn(rope, x, 39), x);
 }
 
 TEST(RopeTest, AnglesOfMillionsAreExactToFloat) {

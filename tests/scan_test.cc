@@ -252,7 +252,7 @@ TEST_P(ScanTest, APlantedKeyAtAQuarterPointWins) {
       const int64_t query = kind == Scan::relative ? 64 + (probe % 2 == 0 ? 1 : 0) : 34 + 64;
       // The key that meets row 3 of head 1, as turned, in its own direction.
       const std::vector<float> q(input.q.begin() + (3 * 6 + 1) * 64, input.q.begin() + (3 * 6 + 2) * 64);
-      const auto at = test::turned(q, 10.0, query - position, RopeLayout::interleaved, DType::f32);
+      const auto at = test::turned(q, 10.0, query - position, {.d = static_cast<int>(q.size())});
       c.set_key(0, token, 0, std::vector<float>(at.begin(), at.end()));
       const ScanSpec spec = {.chunk = 32, .most = 34, .scan = kind};
       const auto scores = scan(body(), c, input, candidates_of(input.batch, spec), c.rope(4096));

@@ -151,11 +151,11 @@ TEST_F(Scheduler, RollbackRestartsTheAttentionState) {
 TEST_F(Scheduler, RollbackKeepsWhatADenseSetHolds) {
   Sequence& s = sequence(200);
   LayerState& layer = s.attention.layers[0];
-  layer.holds = LayerState::Holds::all;
+  layer.holds = LayerState::Holds::run;
   layer.set.size = 200;
   s.rollback(130);
   EXPECT_EQ(layer.set.size, 130);
-  EXPECT_EQ(layer.holds, LayerState::Holds::all);
+  EXPECT_EQ(layer.holds, LayerState::Holds::run);
 }
 
 }  // namespace

@@ -104,6 +104,7 @@ class TileTest : public testing::TestWithParam<TileCase> {
  protected:
   const TileOps& ops() const { return *GetParam().ops; }
   DType type() const { return GetParam().type; }
+  void turn_and_compare(const test::CaseShape& shape) const;
   Memory packed(const std::vector<float>& x) const {
     Memory rows(x.size() * ops().elem);
     for (size_t i = 0; i < x.size(); ++i)
@@ -141,7 +142,7 @@ TEST_P(TileTest, PackKeysTransposes) {
     for (const int missing : {32, 31, 17, 5, 0}) {
       const StoredRows keys = stored_rows(type(), d, missing, 72);
       Memory tile(ops().k_tile_bytes(d));
-      ops().pack_keys(keys.rows.data(), type(), d, RopeLayout::halves, nullptr, nullptr, tile.get());
+      ops().pack_keys(keys.rows.data(), type(), d, RopeParams{}, nullptr, nullptr, tile.get());
       EXPECT_TRUE(tile.guarded());
       for (int j = 0; j < 32; ++j) {
         for (int e = 0; e < d; ++e) {
@@ -152,25 +153,33 @@ TEST_P(TileTest, PackKeysTransposes) {
   }
 }
 
+void TileTest::turn_and_compare(const test::CaseShape& shape) const {
+  const int d = shape.d;
+  const RopeTable rope = test::AttentionCase(shape, {{.length = 1}}, 1).rope(128);
+  const StoredRows keys = stored_rows(type(), d, 29, 73);
+  Memory tile(ops().k_tile_bytes(d));
+  ops().pack_keys(keys.rows.data(), type(), d, rope.params(), rope.cos_tile(2), rope.sin_tile(2), tile.get());
+  EXPECT_TRUE(tile.guarded());
+  for (int j = 0; j < 32; ++j) {
+    const auto row = std::span(keys.values).subspan(static_cast<size_t>(j * d), static_cast<size_t>(d));
+    const auto want = test::turned(row, 1.0, 64 + j, shape);
+    for (int e = 0; e < d; ++e) {
+      const float got = tile.element(k_index(ops().elem, e, j), ops().elem);
+      const double exact = want[static_cast<size_t>(e)];
+      // Rounding to bf16 errs by half a unit of eight bits at most.
+      const double tolerance = 2e-6 + (type() == DType::bf16 ? std::abs(exact) / 256 : 0.0);
+      ASSERT_NEAR(got, exact, tolerance) << shape.name() << " key " << j << " element " << e;
+      ASSERT_EQ(got, rounded(got, type()));
+    }
+  }
+}
+
+// All of a head, half of it, and halves that meet inside a pair of elements.
 TEST_P(TileTest, PackKeysTurnsEachKeyByItsOwnAngle) {
   for (const int d : dims()) {
     for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
-      const RopeTable rope = test::AttentionCase({.heads = 1, .kv_heads = 1, .d = d, .layout = layout}, {{.length = 1}}, 1).rope(128);
-      const StoredRows keys = stored_rows(type(), d, 29, 73);
-      Memory tile(ops().k_tile_bytes(d));
-      ops().pack_keys(keys.rows.data(), type(), d, layout, rope.cos_tile(2), rope.sin_tile(2), tile.get());
-      EXPECT_TRUE(tile.guarded());
-      for (int j = 0; j < 32; ++j) {
-        const auto row = std::span(keys.values).subspan(static_cast<size_t>(j * d), static_cast<size_t>(d));
-        const auto want = test::turned(row, 1.0, 64 + j, layout, DType::f32);
-        for (int e = 0; e < d; ++e) {
-          const float got = tile.element(k_index(ops().elem, e, j), ops().elem);
-          const double exact = want[static_cast<size_t>(e)];
-          // Rounding to bf16 errs by half a unit of eight bits at most.
-          const double tolerance = 2e-6 + (type() == DType::bf16 ? std::abs(exact) / 256 : 0.0);
-          ASSERT_NEAR(got, exact, tolerance) << "d " << d << " key " << j << " element " << e;
-          ASSERT_EQ(got, rounded(got, type()));
-        }
+      for (const int rotated : {d, d / 2, 10, 2}) {
+        turn_and_compare({.heads = 1, .kv_heads = 1, .d = d, .layout = layout, .rotated = rotated, .magnitude = rotated == d ? 1 : 1.2});
       }
     }
   }
@@ -197,7 +206,7 @@ TEST_P(TileTest, ScoresAndTheirMaximaForEveryCountOfRows) {
   for (const int d : dims()) {
     const StoredRows keys = stored_rows(DType::bf16, d, 32, 75);
     Memory tile(ops().k_tile_bytes(d));
-    ops().pack_keys(keys.rows.data(), DType::bf16, d, RopeLayout::halves, nullptr, nullptr, tile.get());
+    ops().pack_keys(keys.rows.data(), DType::bf16, d, RopeParams{}, nullptr, nullptr, tile.get());
     for (int count = 0; count <= 26; ++count) {
       const auto x = exact_floats(76, int64_t{count} * d);
       Memory rows = packed(x);
@@ -245,7 +254,7 @@ TEST_P(TileTest, SoftmaxRunsOverGroupsOfKeys) {
         auto s = normal_floats(random, kStride * rows);
         for (float& x : s) x = spread * x + (pass == 1 ? 40.0F : -30.0F);
         Memory p(static_cast<size_t>(rows * keys) * ops().elem);
-        ops().softmax(s.data(), kStride, rows, keys, seen.data(), m.data(), l.data(), alpha.data(), p.get());
+        ops().softmax(s.data(), kStride, rows, keys, nullptr, seen.data(), m.data(), l.data(), alpha.data(), p.get());
         EXPECT_TRUE(p.guarded());
         for (size_t r = 0; r < seen.size(); ++r) {
           const double before = top[r];
@@ -269,6 +278,55 @@ TEST_P(TileTest, SoftmaxRunsOverGroupsOfKeys) {
                 << "pass " << pass << " row " << r << " key " << j;
           }
         }
+      }
+    }
+  }
+}
+
+// What a row does not see at the front is as if it were not there.
+TEST_P(TileTest, SoftmaxHidesTheFront) {
+  constexpr int kKeys = 96;
+  constexpr int64_t kStride = 100;
+  const std::vector<int> hidden = {0, 1, 15, 16, 17, 40, 95, 96, 96, 20};
+  const std::vector<int> seen = {96, 96, 90, 33, 17, 96, 96, 96, 20, 20};
+  const auto rows = static_cast<int>(seen.size());
+  auto random = random_of(83, 0, 0);
+  auto s = normal_floats(random, kStride * rows);
+  for (size_t r = 0; r < seen.size(); ++r) s[r * kStride] = 200;  // the highest of a row is hidden in all rows but the first
+  std::vector<float> m(seen.size(), -0.5F);
+  std::vector<float> l(seen.size(), 2.0F);
+  std::vector<float> alpha(seen.size());
+  Memory p(static_cast<size_t>(rows) * kKeys * ops().elem);
+  ops().softmax(s.data(), kStride, rows, kKeys, hidden.data(), seen.data(), m.data(), l.data(), alpha.data(), p.get());
+  EXPECT_TRUE(p.guarded());
+  for (size_t r = 0; r < seen.size(); ++r) {
+    double top = -0.5;
+    for (int j = hidden[r]; j < seen[r]; ++j) top = std::max(top, double{s[r * kStride + static_cast<size_t>(j)]});
+    double sum = 2 * std::exp(-0.5 - top);
+    for (int j = hidden[r]; j < seen[r]; ++j) sum += std::exp(s[r * kStride + static_cast<size_t>(j)] - top);
+    EXPECT_EQ(m[r], static_cast<float>(top)) << r;
+    EXPECT_NEAR(l[r], sum, 2e-6 * sum) << r;
+    EXPECT_NEAR(alpha[r], std::exp(-0.5 - top), 2e-6) << r;
+    for (int j = 0; j < kKeys; ++j) {
+      const bool sees = j >= hidden[r] && j < seen[r];
+      const double want = sees ? std::exp(s[r * kStride + static_cast<size_t>(j)] - top) : 0.0;
+      EXPECT_NEAR(p.element(r * kKeys + static_cast<size_t>(j), ops().elem), want, 1e-37 + want * (ops().elem == 2 ? 1.0 / 256 : 2e-6))
+          << r;
+    }
+  }
+}
+
+TEST_P(TileTest, SoftcapIsTanh) {
+  for (const float cap : {0.5F, 30.0F, 50.0F}) {
+    for (const float spread : {1e-6F, 0.1F, 10.0F, 1e4F, 3e38F}) {
+      auto random = random_of(84, 0, 0);
+      auto s = normal_floats(random, 3 * 100);
+      for (float& x : s) x = std::clamp(spread * x, -3e38F, 3e38F);
+      const auto before = s;
+      ops().softcap(s.data(), 100, 3, 96, cap);
+      for (size_t i = 0; i < s.size(); ++i) {
+        const double want = i % 100 < 96 ? cap * std::tanh(double{before[i]} / cap) : before[i];
+        ASSERT_NEAR(s[i], want, i % 100 < 96 ? 1e-6 * cap : 0) << "cap " << cap << " of " << before[i];
       }
     }
   }

@@ -9,20 +9,32 @@
 namespace bough {
 
 AttentionSetup::AttentionSetup(AttentionPlan fitted, const KvShape& kv_shape, const HeadShape& head_shape, int64_t trained,
-                               const AttentionBodies* attention_bodies)
-    : plan(std::move(fitted)), kv(kv_shape), heads(head_shape), trained_context(trained), bodies(attention_bodies) {
+                               const AttentionBodies* attention_bodies, std::vector<LayerAttention> of_model)
+    : plan(std::move(fitted)),
+      kv(kv_shape),
+      heads(head_shape),
+      trained_context(trained),
+      bodies(attention_bodies),
+      attention(std::move(of_model)) {
   for (int i = 0; i < kv.layers; ++i) layers.push_back(plan.layer(i));
 }
 
-int64_t AttentionSetup::rope_positions(int64_t length) const {
+int64_t AttentionSetup::rope_positions(int rope, int64_t length) const {
   int64_t most = 0;
-  for (const LayerPlan& l : layers) {
-    if (l.mode == Mode::dense) most = std::max(most, length);
-    // A working set that holds every token grows until the next refresh.
-    most = std::max({most, l.context_tokens(), std::min(length, plan.dense_below + l.last_refresh())});
-    if (l.scan != Scan::relative && l.scan != Scan::infllm) most = std::max(most, trained_context);
+  for (int i = 0; i < kv.layers; ++i) {
+    const LayerAttention own = attention_of(i);
+    if (own.rope != rope) continue;
+    most = std::max(most, own.sliding_window > 0 ? std::min(length, own.sliding_window + kWindowGrain) : positions_of(layer(i), length));
   }
   return most + RopeTable::kTile;
+}
+
+// Of a layer that sees all keys. A working set that holds every token grows until the next refresh.
+int64_t AttentionSetup::positions_of(const LayerPlan& l, int64_t length) const {
+  int64_t most = std::max(l.context_tokens(), std::min(length, plan.dense_below + l.last_refresh()));
+  if (l.mode == Mode::dense) most = std::max(most, length);
+  if (l.scan != Scan::relative && l.scan != Scan::infllm) most = std::max(most, trained_context);
+  return most;
 }
 
 // Chunks that go into a stage at most: what the stage before keeps, split, and what leaves the window between its refreshes; never
@@ -44,6 +56,7 @@ int64_t Pruner::keep_after(const Call& call, int stage) {
 // w0 of every block and the first stage that it runs.
 void Pruner::place_windows(const Call& call) {
   const LayerPlan& plan = call.plan;
+  const int64_t window = setup_->attention_of(call.layer).sliding_window;
   const auto none = static_cast<int32_t>(plan.stages.size());
   const auto& blocks = call.batch.blocks;
   w0_.assign(blocks.size(), 0);
@@ -52,6 +65,10 @@ void Pruner::place_windows(const Call& call) {
   refreshed_.assign(static_cast<size_t>(call.batch.decode_rows), 0);
   for (size_t b = 0; b < blocks.size(); ++b) {
     const QueryBlock& block = blocks[b];
+    if (window > 0) {
+      w0_[b] = std::max<int64_t>(0, block.r0 + 1 - window);
+      continue;
+    }
     if (setup_->is_dense(call.layer, block.r1())) continue;
     if (b < refreshed_.size()) {
       const LayerState& state = call.state(b);
@@ -278,7 +295,7 @@ BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeT
   lists.list_heads = setup_->list_heads();
   lists.capacity = kept_.capacity;
   lists.chunk = call.plan.last_chunk();
-  lists.sinks = call.plan.sinks;
+  lists.sinks = setup_->is_sliding(layer) ? 0 : call.plan.sinks;
   return lists;
 }
 

@@ -19,20 +19,26 @@ struct AttentionSetup {
   HeadShape heads;
   int64_t trained_context = 0;
   const AttentionBodies* bodies = nullptr;
+  std::vector<LayerAttention> attention;  // [layers], or empty: nothing special in any layer
 
   AttentionSetup() = default;
   AttentionSetup(AttentionPlan fitted, const KvShape& kv_shape, const HeadShape& head_shape, int64_t trained,
-                 const AttentionBodies* attention_bodies);
+                 const AttentionBodies* attention_bodies, std::vector<LayerAttention> of_model = {});
 
   const LayerPlan& layer(int index) const { return layers[static_cast<size_t>(index)]; }
-  // Does a block of this layer that ends at r1 see every token, at true positions?
+  LayerAttention attention_of(int layer) const { return attention.empty() ? LayerAttention{} : attention[static_cast<size_t>(layer)]; }
+  bool is_sliding(int layer) const { return attention_of(layer).sliding_window > 0; }
+  // Does a block of this layer that ends at r1 see every token, at true positions? Not asked of sliding-window layers.
   bool is_dense(int index, int64_t r1) const {
     const LayerPlan& l = layer(index);
     return l.mode == Mode::dense || r1 <= l.sinks + l.window + l.k || r1 < plan.dense_below;
   }
   int list_heads() const { return plan.lists == Lists::layer ? 1 : kv.kv_heads; }
-  // Positions that the RoPE table must cover for a batch whose longest sequence has `length` tokens.
-  int64_t rope_positions(int64_t length) const;
+  // Positions that the model's RoPE table `rope` must cover for a batch whose longest sequence has `length` tokens.
+  int64_t rope_positions(int rope, int64_t length) const;
+
+ private:
+  int64_t positions_of(const LayerPlan& layer, int64_t length) const;
 };
 
 class Pruner {
@@ -40,8 +46,8 @@ class Pruner {
   explicit Pruner(const AttentionSetup* setup) : setup_(setup) {}
 
   // One layer. q [t, hq, d]. states: of the decode rows' sequences, [decode_rows]; their saved stage inputs are used and renewed.
-  // The result is valid until the next call. Blocks that see every token get w0 = 0 and no list; of decode blocks only those in
-  // refreshed() have one. Throws std::bad_alloc.
+  // The result is valid until the next call. Blocks that see every token get w0 = 0 and no list, those of a sliding-window layer the
+  // window's w0 and no sinks; of decode blocks only those in refreshed() have a list. Throws std::bad_alloc.
   BlockList run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states);
 
   // [decode_rows] whether the row's context was renewed by the last run.

@@ -9,6 +9,9 @@
 
 namespace bough {
 
+// Tokens by which a sliding window's working set may hold more than the window.
+inline constexpr int64_t kWindowGrain = 128;
+
 // A stage's input lists when it last ran. INVARIANT: every token in [sinks, end) was offered to this stage or to one before it.
 struct StageInput {
   std::vector<int32_t> start;  // [lh, count]
@@ -17,8 +20,8 @@ struct StageInput {
 };
 
 struct LayerState {
-  // What the working set holds: nothing, every token from 0 on (ranks are positions), or a pruned context.
-  enum class Holds : uint8_t { nothing, all, pruned };
+  // What the working set holds: nothing, every token from w0 on (0 unless the layer's window slides), or a pruned context.
+  enum class Holds : uint8_t { nothing, run, pruned };
 
   Holds holds = Holds::nothing;
   WorkingSet set;
@@ -34,14 +37,14 @@ struct AttentionState {
   int64_t counter = 0;  // decode rows since the last append, rollback, fork or restore
   std::vector<LayerState> layers;
 
-  // After an append, or a rollback to `length` tokens: the next decode row refreshes everything. A set that holds all tokens keeps
-  // those that are still there, since their ranks are their positions.
+  // After an append, or a rollback to `length` tokens: the next decode row refreshes everything. A set that holds one run of tokens
+  // keeps those that are still there, since their ranks stay the same.
   void restart(int64_t length) {
     counter = 0;
     for (LayerState& layer : layers) {
       layer.searched = false;
-      if (layer.holds == LayerState::Holds::all) {
-        layer.set.size = std::min(layer.set.size, length);
+      if (layer.holds == LayerState::Holds::run) {
+        layer.set.size = std::clamp<int64_t>(length - layer.w0, 0, layer.set.size);
       } else {
         layer.holds = LayerState::Holds::nothing;
         layer.set.size = 0;

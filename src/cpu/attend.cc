@@ -26,6 +26,7 @@ struct Workspace {
   float* m;      // [rows]
   float* l;
   float* alpha;
+  int* hidden;
   int* visible;
   float* turned;  // [d]
 
@@ -40,6 +41,7 @@ struct Workspace {
     w.m = carver.take<float>(rows);
     w.l = carver.take<float>(rows);
     w.alpha = carver.take<float>(rows);
+    w.hidden = carver.take<int>(rows);
     w.visible = carver.take<int>(rows);
     w.turned = carver.take<float>(d);
     return w;
@@ -85,7 +87,7 @@ class BlockAttend {
       const float* q = a_.q + output_row(r) * d;
       const int64_t rank = std::max<int64_t>(0, rank_of(r));  // a row that sees nothing turns by any angle
       for (int i = 0; i < d; ++i) w_.turned[i] = q[i] * a_.heads.scale;
-      rope_row(w_.turned, a_.rope->cos_row(rank), a_.rope->sin_row(rank), a_.rope->params().layout, d, w_.turned);
+      rope_row(w_.turned, a_.rope->cos_row(rank), a_.rope->sin_row(rank), a_.rope->params(), d, w_.turned);
       ops_.pack_rows(w_.turned, d, a_.kv.type, w_.q + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
     }
   }
@@ -96,7 +98,7 @@ class BlockAttend {
       TileRows rows;
       gather_rows(context_, pages_, a_.kv, a_.layer, kv_head_, rank + t * kTileKeys, rows);
       const int64_t angle = rank / kTileKeys + t;
-      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params().layout, a_.rope->cos_tile(angle), a_.rope->sin_tile(angle),
+      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params(), a_.rope->cos_tile(angle), a_.rope->sin_tile(angle),
                      w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d));
       ops_.pack_values(rows.v, a_.kv.type, d, w_.v_tiles + static_cast<size_t>(t) * ops_.v_tile_bytes(d));
     }
@@ -109,10 +111,15 @@ class BlockAttend {
     for (int t = 0; t < tiles; ++t) {
       ops_.scores(q, count, d, w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d), w_.s + t * kTileKeys, kGroupKeys);
     }
+    if (a_.heads.softcap > 0) ops_.softcap(w_.s, kGroupKeys, count, keys, a_.heads.softcap);
+    const int64_t window = a_.window > 0 ? a_.window : size_;
     for (int r = 0; r < count; ++r) {
-      w_.visible[r] = static_cast<int>(std::clamp<int64_t>(rank_of(first + r) + 1 - rank, 0, keys));
+      const int64_t end = rank_of(first + r) + 1 - rank;
+      w_.visible[r] = static_cast<int>(std::clamp<int64_t>(end, 0, keys));
+      w_.hidden[r] = static_cast<int>(std::clamp<int64_t>(end - window, 0, keys));
     }
-    ops_.softmax(w_.s, kGroupKeys, count, keys, w_.visible, w_.m + first, w_.l + first, w_.alpha, w_.p);
+    ops_.softmax(w_.s, kGroupKeys, count, keys, a_.window > 0 ? w_.hidden : nullptr, w_.visible, w_.m + first, w_.l + first, w_.alpha,
+                 w_.p);
     ops_.accumulate(w_.p, count, keys, w_.v_tiles, d, w_.alpha, w_.o + static_cast<int64_t>(first) * padded(d));
   }
 

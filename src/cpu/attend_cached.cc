@@ -24,6 +24,7 @@ struct Workspace {
   float* m;       // [G]
   float* l;
   float* alpha;
+  int* hidden;
   int* visible;
 
   static Workspace carve(const TileOps& ops, int group, int d, Carver& carver) {
@@ -36,6 +37,7 @@ struct Workspace {
     w.m = carver.take<float>(group);
     w.l = carver.take<float>(group);
     w.alpha = carver.take<float>(group);
+    w.hidden = carver.take<int>(group);
     w.visible = carver.take<int>(group);
     return w;
   }
@@ -53,15 +55,17 @@ void attend_split(const TileOps& ops, const AttendCachedArgs& a, int row, int kv
   for (int g = 0; g < group; ++g) {
     const float* q = a.q + (static_cast<int64_t>(row) * a.heads.heads + kv_head * group + g) * d;
     for (int i = 0; i < d; ++i) w.turned[i] = q[i] * a.heads.scale;
-    rope_row(w.turned, a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params().layout, d, w.turned);
+    rope_row(w.turned, a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params(), d, w.turned);
     ops.pack_rows(w.turned, d, a.kv.type, w.q + static_cast<size_t>(g * d) * ops.elem);
   }
   std::fill_n(w.o, group * padded(d), 0.0F);
   std::fill_n(w.m, group, -std::numeric_limits<float>::infinity());
   std::fill_n(w.l, group, 0.0F);
   std::fill_n(w.visible, group, seen);
+  if (a.window > 0) std::fill_n(w.hidden, group, static_cast<int>(std::clamp<int64_t>(set.size - a.window - from, 0, kSplitKeys)));
   for (int t = 0; t < tiles; ++t) ops.scores(w.q, group, d, set.k_tile(kv_head, split * kSplitTiles + t), w.s + t * kTileKeys, kSplitKeys);
-  ops.softmax(w.s, kSplitKeys, group, tiles * kTileKeys, w.visible, w.m, w.l, w.alpha, w.p);
+  if (a.heads.softcap > 0) ops.softcap(w.s, kSplitKeys, group, tiles * kTileKeys, a.heads.softcap);
+  ops.softmax(w.s, kSplitKeys, group, tiles * kTileKeys, a.window > 0 ? w.hidden : nullptr, w.visible, w.m, w.l, w.alpha, w.p);
   ops.accumulate(w.p, group, tiles * kTileKeys, set.v_tile(kv_head, split * kSplitTiles), d, w.alpha, w.o);
   for (int g = 0; g < group; ++g) {
     const float scale = w.l[g] > 0 ? 1.0F / w.l[g] : 0.0F;
@@ -80,7 +84,6 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
   const int64_t first_tile = a.from / kTileKeys;
   const int64_t size = a.contexts[0].size();
   const int64_t tiles = (size + kTileKeys - 1) / kTileKeys - first_tile;
-  const RopeLayout layout = a.rope->params().layout;
   const auto gather = [&](int64_t item, TileRows& rows) {
     const int head = static_cast<int>(item / tiles);
     gather_rows(a.contexts[a.list_heads == 1 ? 0 : head], *a.pages, a.kv, a.layer, head, (first_tile + item % tiles) * kTileKeys, rows);
@@ -95,7 +98,8 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
       prefetch_rows(rows, a.kv.row_bytes());
     }
     gather(item, rows);
-    ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, layout, a.rope->cos_tile(tile), a.rope->sin_tile(tile), a.set->k_tile(head, tile));
+    ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, a.rope->params(), a.rope->cos_tile(tile), a.rope->sin_tile(tile),
+                  a.set->k_tile(head, tile));
     ops.pack_values(rows.v, a.kv.type, a.kv.head_dim, a.set->v_tile(head, tile));
   }
   a.set->size = size;

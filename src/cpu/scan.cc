@@ -112,7 +112,7 @@ class BlockScan {
       const float* cos = nullptr;
       const float* sin = nullptr;
       angles(tokens, lanes, j, &cos, &sin);
-      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params().layout, cos, sin, w_.tile);
+      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), cos, sin, w_.tile);
     }
     std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
     ops_.max_scores(rows, rows_, a_.heads.head_dim, w_.tile, best);

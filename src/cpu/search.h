@@ -35,7 +35,8 @@ struct SearchRows {
     const int d = heads.head_dim;
     for (int r = 0; r < count(); ++r) {
       const int64_t position = positions.query(pooled_position(*block, stride, pool, r % pooled())) + shift;
-      rope_row(rows + static_cast<int64_t>(r) * d, rope->cos_row(position), rope->sin_row(position), rope->params().layout, d, turned);
+      rope_row(rows + static_cast<int64_t>(r) * d, rope->cos_row(position), rope->sin_row(position), rope->params(), d, turned);
+      if (!positions.turns_keys()) magnify_row(rope->params(), turned);
       ops.pack_rows(turned, d, type, out + static_cast<size_t>(r) * static_cast<size_t>(d) * ops.elem);
     }
   }

@@ -24,17 +24,23 @@ struct TileOps {
 
   // x [count] to elements, rounded to `round` on the way. count is even.
   void (*pack_rows)(const float* x, int64_t count, DType round, void* rows);
-  // Gathers, turns and transposes 32 keys of `type`; a null key is zero. cos, sin [d/2][32] or null: not rotated. Rounded once to `type`.
-  void (*pack_keys)(const std::byte* const* keys, DType type, int d, RopeLayout layout, const float* cos, const float* sin, void* tile);
+  // Gathers, turns and transposes 32 keys of `type`; a null key is zero. cos, sin [rope.dims/2][32] or null: not rotated. Rounded once
+  // to `type`.
+  void (*pack_keys)(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin,
+                    void* tile);
   // 32 values of `type`; null is zero.
   void (*pack_values)(const std::byte* const* values, DType type, int d, void* tile);
   // s[r * lds + j] = rows[r] . key j
   void (*scores)(const void* rows, int count, int d, const void* tile, float* s, int64_t lds);
   // best[j] = max over r of rows[r] . key j, and of best[j]
   void (*max_scores)(const void* rows, int count, int d, const void* tile, float* best);
-  // Online softmax of one group of keys: row r sees its first visible[r] of `keys` scores (a multiple of 32). Updates the running
-  // maximum m[r] and sum l[r], gives alpha[r] for what was accumulated before, and weights p [count][keys] as elements, 0 beyond.
-  void (*softmax)(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p);
+  // s[r * lds + j] = cap * tanh(s / cap) for `keys` (a multiple of 32) scores of each row, to 1e-6 * cap.
+  void (*softcap)(float* s, int64_t lds, int count, int keys, float cap);
+  // Online softmax of one group of keys: row r sees scores [hidden[r], visible[r]) of `keys` (a multiple of 32); hidden may be null: 0.
+  // Updates the running maximum m[r] and sum l[r], gives alpha[r] for what was accumulated before, and weights p [count][keys] as
+  // elements, 0 where the row sees nothing.
+  void (*softmax)(const float* s, int64_t lds, int count, int keys, const int* hidden, const int* visible, float* m, float* l, float* alpha,
+                  void* p);
   // o[r] = o[r] * alpha[r] + p[r] . V; o [count][padded(d)]
   void (*accumulate)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o);
 

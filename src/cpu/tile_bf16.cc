@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "steps/convert.h"
+
 namespace bough::cpu {
 namespace {
 
@@ -67,12 +69,12 @@ inline __m512i turn_pair(__m512i x, const float* cos, const float* sin) {
   return _mm512_or_si512(round_to_dwords(ya), _mm512_slli_epi32(round_to_dwords(yb), 16));
 }
 
-// Elements (i, i + d/2) turn together: dword k pairs with dword k + d/4, for two angles.
-void turn_halves(int d, const float* cos, const float* sin, uint32_t* tile) {
-  for (int k = 0; k < d / 4; ++k) {
+// Elements (i, i + dims/2) turn together: dword k pairs with dword k + dims/4, for two angles. REQUIRES: dims a multiple of 4.
+void turn_halves(int dims, const float* cos, const float* sin, uint32_t* tile) {
+  for (int k = 0; k < dims / 4; ++k) {
     for (int lane = 0; lane < kTileKeys; lane += 16) {
       uint32_t* first = tile + k * kTileKeys + lane;
-      uint32_t* second = first + d / 4 * kTileKeys;
+      uint32_t* second = first + dims / 4 * kTileKeys;
       const __m512i x = _mm512_loadu_si512(first);
       const __m512i y = _mm512_loadu_si512(second);
       __m512i out[2][2];
@@ -90,10 +92,27 @@ void turn_halves(int d, const float* cos, const float* sin, uint32_t* tile) {
   }
 }
 
-void pack_keys(const std::byte* const* keys, DType /*type*/, int d, RopeLayout layout, const float* cos, const float* sin, void* out) {
+// The same where the halves meet inside a dword.
+void turn_odd_halves(int dims, const float* cos, const float* sin, uint16_t* tile) {
+  for (int i = 0; i < dims / 2; ++i) {
+    const int j = i + dims / 2;
+    for (int lane = 0; lane < kTileKeys; ++lane) {
+      uint16_t& a = tile[(i / 2 * kTileKeys + lane) * 2 + i % 2];
+      uint16_t& b = tile[(j / 2 * kTileKeys + lane) * 2 + j % 2];
+      const float c = cos[i * kTileKeys + lane];
+      const float s = sin[i * kTileKeys + lane];
+      const float xa = from_bf16(a);
+      const float xb = from_bf16(b);
+      a = to_bf16(xa * c - xb * s);
+      b = to_bf16(xa * s + xb * c);
+    }
+  }
+}
+
+void pack_keys(const std::byte* const* keys, DType /*type*/, int d, const RopeParams& rope, const float* cos, const float* sin, void* out) {
   auto* tile = static_cast<uint32_t*>(out);
   const int pairs = d / 2;
-  const bool turn = cos != nullptr && layout == RopeLayout::interleaved;
+  const int turning = cos != nullptr && rope.layout == RopeLayout::interleaved ? rope.dims / 2 : 0;
   for (int lane = 0; lane < kTileKeys; lane += 16) {
     for (int base = 0; base < pairs; base += 16) {
       const int width = std::min(16, pairs - base);
@@ -106,11 +125,16 @@ void pack_keys(const std::byte* const* keys, DType /*type*/, int d, RopeLayout l
       transpose(r);
       for (int i = 0; i < width; ++i) {
         const int at = (base + i) * kTileKeys + lane;
-        _mm512_storeu_si512(tile + at, turn ? turn_pair(r[i], cos + at, sin + at) : r[i]);
+        _mm512_storeu_si512(tile + at, base + i < turning ? turn_pair(r[i], cos + at, sin + at) : r[i]);
       }
     }
   }
-  if (cos != nullptr && layout == RopeLayout::halves) turn_halves(d, cos, sin, tile);
+  if (cos == nullptr || rope.layout != RopeLayout::halves) return;
+  if (rope.dims % 4 == 0) {
+    turn_halves(rope.dims, cos, sin, tile);
+  } else {
+    turn_odd_halves(rope.dims, cos, sin, reinterpret_cast<uint16_t*>(tile));
+  }
 }
 
 void pack_values(const std::byte* const* values, DType /*type*/, int d, void* out) {
@@ -249,16 +273,35 @@ inline __m512 exp_negative(__m512 x) {
   return _mm512_scalef_ps(y, n);
 }
 
-void softmax(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p) {
+// tanh|x| = (1 - e^-2|x|) / (1 + e^-2|x|).
+void softcap(float* s, int64_t lds, int count, int keys, float cap) {
+  const __m512 scale = _mm512_set1_ps(cap);
+  const __m512 rate = _mm512_set1_ps(-2.0F / cap);
+  const __m512 one = _mm512_set1_ps(1.0F);
+  const __m512 sign = _mm512_set1_ps(-0.0F);
+  for (int r = 0; r < count; ++r) {
+    for (int j = 0; j < keys; j += 16) {
+      const __m512 x = _mm512_loadu_ps(s + r * lds + j);
+      const __m512 e = exp_negative(_mm512_mul_ps(rate, _mm512_andnot_ps(sign, x)));
+      const __m512 t = _mm512_mul_ps(scale, _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e)));
+      _mm512_storeu_ps(s + r * lds + j, _mm512_or_ps(t, _mm512_and_ps(sign, x)));
+    }
+  }
+}
+
+void softmax(const float* s, int64_t lds, int count, int keys, const int* hidden, const int* visible, float* m, float* l, float* alpha,
+             void* p) {
   for (int r = 0; r < count; ++r) {
     const float* row = s + r * lds;
     auto* out = static_cast<uint16_t*>(p) + static_cast<int64_t>(r) * keys;
     const int seen = std::clamp(visible[r], 0, keys);
-    auto lanes = [seen](int j) { return static_cast<__mmask16>(seen - j >= 16 ? 0xffff : (1 << std::max(0, seen - j)) - 1); };
+    const int first = hidden == nullptr ? 0 : std::clamp(hidden[r], 0, seen);
+    const auto below = [](int n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << std::max(0, n)) - 1); };
+    const auto lanes = [=](int j) { return static_cast<__mmask16>(below(seen - j) & ~below(first - j)); };
     __m512 top = _mm512_set1_ps(m[r]);
     for (int j = 0; j < seen; j += 16) top = _mm512_mask_max_ps(top, lanes(j), top, _mm512_loadu_ps(row + j));
     const float high = _mm512_reduce_max_ps(top);
-    if (seen == 0) {
+    if (first == seen) {
       alpha[r] = 1.0F;
       std::fill_n(out, keys, static_cast<uint16_t>(0));
       continue;
@@ -281,7 +324,7 @@ void softmax(const float* s, int64_t lds, int count, int keys, const int* visibl
 }  // namespace
 
 const TileOps* tile_bf16() {
-  static const TileOps ops{"avx512_bf16", 2, pack_rows, pack_keys, pack_values, scores, max_scores, softmax, accumulate};
+  static const TileOps ops{"avx512_bf16", 2, pack_rows, pack_keys, pack_values, scores, max_scores, softcap, softmax, accumulate};
   static const bool runs = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
                            __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
                            __builtin_cpu_supports("avx512bf16") != 0;

@@ -50,14 +50,15 @@ void gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, i
   }
 }
 
-void pack_keys(const std::byte* const* keys, DType type, int d, RopeLayout layout, const float* cos, const float* sin, void* out) {
+void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin, void* out) {
   const Floats tag;
   auto* tile = static_cast<float*>(out);
   gather(keys, type, d, kTileKeys, 1, tile);
   if (cos == nullptr) return;
-  for (int i = 0; i < d / 2; ++i) {
-    float* a = tile + (layout == RopeLayout::interleaved ? 2 * i : i) * kTileKeys;
-    float* b = tile + (layout == RopeLayout::interleaved ? 2 * i + 1 : i + d / 2) * kTileKeys;
+  const int pairs = rope.dims / 2;
+  for (int i = 0; i < pairs; ++i) {
+    float* a = tile + (rope.layout == RopeLayout::interleaved ? 2 * i : i) * kTileKeys;
+    float* b = tile + (rope.layout == RopeLayout::interleaved ? 2 * i + 1 : i + pairs) * kTileKeys;
     for (int j = 0; j < kTileKeys; j += kLanes) {
       const auto c = hn::LoadU(tag, cos + i * kTileKeys + j);
       const auto s = hn::LoadU(tag, sin + i * kTileKeys + j);
@@ -174,20 +175,35 @@ void accumulate(const void* p, int count, int keys, const void* v_tiles, int d, 
   });
 }
 
-void softmax(const float* s, int64_t lds, int count, int keys, const int* visible, float* m, float* l, float* alpha, void* p) {
+void softcap(float* s, int64_t lds, int count, int keys, float cap) {
+  const Floats tag;
+  const auto scale = hn::Set(tag, cap);
+  const auto inverse = hn::Set(tag, 1.0F / cap);
+  for (int r = 0; r < count; ++r) {
+    for (int j = 0; j < keys; j += kLanes) {
+      float* at = s + r * lds + j;
+      hn::StoreU(hn::Mul(scale, hn::Tanh(tag, hn::Mul(inverse, hn::LoadU(tag, at)))), tag, at);
+    }
+  }
+}
+
+void softmax(const float* s, int64_t lds, int count, int keys, const int* hidden, const int* visible, float* m, float* l, float* alpha,
+             void* p) {
   const Floats tag;
   for (int r = 0; r < count; ++r) {
     const float* row = s + r * lds;
     float* out = static_cast<float*>(p) + static_cast<int64_t>(r) * keys;
     const int seen = std::clamp(visible[r], 0, keys);
-    if (seen == 0) {
+    const int first = hidden == nullptr ? 0 : std::clamp(hidden[r], 0, seen);
+    if (first == seen) {
       alpha[r] = 1.0F;
       std::fill_n(out, keys, 0.0F);
       continue;
     }
-    const float high = std::max(m[r], *std::max_element(row, row + seen));
+    const float high = std::max(m[r], *std::max_element(row + first, row + seen));
     const auto base = hn::Set(tag, high);
     for (int j = 0; j < keys; j += kLanes) hn::StoreU(hn::Exp(tag, hn::Sub(hn::LoadU(tag, row + j), base)), tag, out + j);
+    std::fill(out, out + first, 0.0F);
     std::fill(out + seen, out + keys, 0.0F);
     auto sum = hn::Zero(tag);
     for (int j = 0; j < keys; j += kLanes) sum = hn::Add(sum, hn::LoadU(tag, out + j));
@@ -198,7 +214,8 @@ void softmax(const float* s, int64_t lds, int count, int keys, const int* visibl
 }
 
 const TileOps* tile_ops() {
-  static const TileOps ops{hwy::TargetName(HWY_TARGET), 4, pack_rows, pack_keys, pack_values, scores, max_scores, softmax, accumulate};
+  static const TileOps ops{
+      hwy::TargetName(HWY_TARGET), 4, pack_rows, pack_keys, pack_values, scores, max_scores, softcap, softmax, accumulate};
   return &ops;
 }
 

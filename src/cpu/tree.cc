@@ -202,7 +202,7 @@ class TreeSearch {
       const bool turn = at.turns_keys();
       if (turn) gather_angles(*a_.rope, position, count, w.angles);
       const float* sin = w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys;
-      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params().layout, turn ? w.angles : nullptr, turn ? sin : nullptr,
+      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), turn ? w.angles : nullptr, turn ? sin : nullptr,
                      w.tile);
       float best[kTileKeys];
       std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());

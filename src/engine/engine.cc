@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <new>
 #include <thread>
 
@@ -41,9 +40,7 @@ Result<AttentionSetup> make_setup(const EngineOptions& options, const ModelConfi
   BOUGH_RETURN_IF_ERROR(check_supported(plan));
   BOUGH_ASSIGN_OR_RETURN(FittedPlan fitted, fit_plan(plan, config.trained_context, is_explicit(options.plan)));
   *note = fitted.note;
-  const KvShape kv{options.kv, config.layers, config.kv_heads, config.head_dim};
-  const HeadShape heads{config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim))};
-  return AttentionSetup(std::move(fitted.plan), kv, heads, config.trained_context, pick_attention_bodies(options.kv));
+  return attention_setup(config, std::move(fitted.plan), options.kv);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "model/gguf.h"
 #include "steps/activation.h"
 #include "steps/rope.h"
+#include "steps/shape.h"
 
 namespace bough {
 
@@ -18,6 +19,7 @@ struct RopeConfig {
   int dims = 0;  // rotated elements of a head
   double base = 10000.0;
   double scale = 1.0;          // linear scaling's factor, 1 when there is none
+  double magnitude = 1.0;      // of what turns (YaRN's attention factor)
   std::vector<float> factors;  // one a pair (Llama 3's rope_freqs); empty means all 1
 };
 
@@ -37,7 +39,10 @@ struct ModelConfig {
   float logit_softcap = 0;      // 0: none
   Activation activation = Activation::silu;
   RopeConfig rope;
-  bool tied_output = false;  // the output projection is the embedding
+  std::vector<RopeConfig> other_ropes;          // LayerAttention::rope 1, 2, ...; 0 is `rope`
+  std::vector<LayerAttention> layer_attention;  // [layers], or empty: every layer sees all keys and turns by `rope`
+  float attention_softcap = 0;                  // HeadShape::softcap
+  bool tied_output = false;                     // the output projection is the embedding
 
   int group() const { return heads / kv_heads; }
   int64_t q_width() const { return int64_t{heads} * head_dim; }

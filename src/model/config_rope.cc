@@ -77,6 +77,7 @@ RopeParams rope_params(const RopeConfig& rope) {
   RopeParams params;
   params.layout = rope.layout;
   params.dims = rope.dims;
+  params.magnitude = rope.magnitude;
   params.frequencies.resize(static_cast<size_t>(rope.dims / 2));
   for (size_t i = 0; i < params.frequencies.size(); ++i) {
     const double factor = rope.factors.empty() ? 1.0 : static_cast<double>(rope.factors[i]);

@@ -1,26 +1,36 @@
 #include "model/forward.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "attention/decode.h"
 #include "base/check.h"
 
 namespace bough {
 
+AttentionSetup attention_setup(const ModelConfig& config, AttentionPlan plan, DType kv) {
+  const KvShape shape{kv, config.layers, config.kv_heads, config.head_dim};
+  const HeadShape heads{config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim)),
+                        config.attention_softcap};
+  return AttentionSetup(std::move(plan), shape, heads, config.trained_context, pick_attention_bodies(kv), config.layer_attention);
+}
+
 Forward::Forward(const ModelConfig* config, const Weights* weights, AttentionSetup setup, size_t packed_budget)
     : config_(config),
       weights_(weights),
       setup_(std::move(setup)),
       bodies_(&model_bodies().front()),
-      rope_(rope_params(config->rope)),
       pruner_(&setup_),
-      packed_(make_packed_weights(packed_budget)) {}
+      packed_(make_packed_weights(packed_budget)) {
+  ropes_.emplace_back(rope_params(config->rope));
+  for (const RopeConfig& rope : config->other_ropes) ropes_.emplace_back(rope_params(rope));
+}
 
 Status Forward::run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits) {
   const ModelConfig& c = *config_;
   int64_t longest = 0;
   for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
-  rope_.reserve(setup_.rope_positions(longest));
+  for (size_t i = 0; i < ropes_.size(); ++i) ropes_[i].reserve(setup_.rope_positions(static_cast<int>(i), longest));
   act_.resize(c, batch.rows());
 
   bodies_->embed({batch.ids.data(), batch.rows(), weights_->embedding, act_.x.data(), c.embedding_scale});
@@ -46,15 +56,18 @@ Status Forward::run(const Batch& batch, std::span<AttentionState* const> states,
 // kv_write, prune, attend: o from q, k, v.
 Status Forward::attention(const Batch& batch, int layer, std::span<AttentionState* const> states) {
   const AttentionBodies& bodies = *setup_.bodies;
+  const LayerAttention own = setup_.attention_of(layer);
+  const RopeTable& rope = ropes_[static_cast<size_t>(own.rope)];
   bodies.kv_write({&batch, setup_.kv, layer, act_.k.data(), act_.v.data()});
-  const BlockList lists = pruner_.run(batch, layer, act_.q.data(), rope_, states);
+  const BlockList lists = pruner_.run(batch, layer, act_.q.data(), rope, states);
   if (batch.decode_rows > 0) {
-    BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope_, states));
+    BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope, states));
     std::vector<const WorkingSet*> sets;
     for (const AttentionState* state : states) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
-    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope_, act_.o.data()});
+    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope, own.sliding_window, act_.o.data()});
   }
-  bodies.attend({&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope_, act_.o.data(), nullptr});
+  bodies.attend(
+      {&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope, own.sliding_window, act_.o.data(), nullptr});
   return {};
 }
 

@@ -11,6 +11,9 @@
 
 namespace bough {
 
+// The attention of a model under a fitted plan, by the fastest bodies for the KV type.
+AttentionSetup attention_setup(const ModelConfig& config, AttentionPlan plan, DType kv);
+
 class Forward {
  public:
   // config and weights must outlive this object. packed_budget: bytes of dequantised weights that may be kept for prefill.
@@ -42,7 +45,7 @@ class Forward {
   const Weights* weights_;
   AttentionSetup setup_;
   const ModelBodies* bodies_;
-  RopeTable rope_;
+  std::vector<RopeTable> ropes_;  // by LayerAttention::rope
   Pruner pruner_;
   PackedWeightsPtr packed_;
   Activations act_;

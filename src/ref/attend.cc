@@ -17,7 +17,7 @@ std::vector<float> rotated_key(const AttendArgs& a, const PageTable& pages, int 
   const std::byte* stored = pages.row(token, a.kv.k_offset(a.layer, kv_head), a.kv.row_bytes());
   std::vector<float> key(static_cast<size_t>(d));
   for (int i = 0; i < d; ++i) key[static_cast<size_t>(i)] = load_element(stored, static_cast<size_t>(i), a.kv.type);
-  rope_row(key.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params().layout, d, key.data());
+  rope_row(key.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, key.data());
   for (float& x : key) x = rounded(x, a.kv.type);
   return key;
 }
@@ -29,9 +29,10 @@ struct Row {
   std::vector<float> o;
 };
 
-void see(Row& row, const std::vector<float>& key, const std::byte* value, DType type) {
+void see(Row& row, const std::vector<float>& key, const std::byte* value, DType type, float softcap) {
   float s = 0;
   for (size_t i = 0; i < key.size(); ++i) s += row.q[i] * key[i];
+  if (softcap > 0) s = softcap * std::tanh(s / softcap);
   const float m = std::max(row.m, s);
   const float alpha = std::exp(row.m - m);
   const float p = std::exp(s - m);
@@ -54,7 +55,7 @@ void attend_head(const AttendArgs& a, int64_t index, int head) {
     row.q.assign(q, q + d);
     row.o.assign(static_cast<size_t>(d), 0.0F);
     for (float& x : row.q) x *= a.heads.scale;
-    rope_row(row.q.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params().layout, d, row.q.data());
+    rope_row(row.q.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, row.q.data());
     for (float& x : row.q) x = rounded(x, a.kv.type);
   }
   for (int64_t rank = 0; rank < context.size(); ++rank) {
@@ -62,7 +63,9 @@ void attend_head(const AttendArgs& a, int64_t index, int head) {
     const std::vector<float> key = rotated_key(a, pages, kv_head, token, rank);
     const std::byte* value = pages.row(token, a.kv.v_offset(a.layer, kv_head), a.kv.row_bytes());
     for (int i = 0; i < block.rows; ++i) {
-      if (rank <= context.size() - block.rows + i) see(rows[static_cast<size_t>(i)], key, value, a.kv.type);
+      const int64_t own = context.size() - block.rows + i;
+      if (rank > own || (a.window > 0 && rank <= own - a.window)) continue;
+      see(rows[static_cast<size_t>(i)], key, value, a.kv.type, a.heads.softcap);
     }
   }
   for (int i = 0; i < block.rows; ++i) {

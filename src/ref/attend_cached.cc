@@ -1,5 +1,6 @@
 #include "steps/attend_cached.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -40,7 +41,7 @@ void working_set_build(const WorkingSetArgs& a) {
         key[i] = load_element(k, static_cast<size_t>(i), a.kv.type);
         value[i] = load_element(v, static_cast<size_t>(i), a.kv.type);
       }
-      rope_row(key, a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params().layout, d, key);
+      rope_row(key, a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, key);
       for (int i = 0; i < d; ++i) key[i] = rounded(key[i], a.kv.type);
     }
     a.set->size = context.size();
@@ -55,20 +56,22 @@ void attend_cached(const AttendCachedArgs& a) {
       const int64_t offset = (static_cast<int64_t>(row) * a.heads.heads + head) * d;
       std::vector<float> q(a.q + offset, a.q + offset + d);
       for (float& x : q) x *= a.heads.scale;
-      rope_row(q.data(), a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params().layout, d, q.data());
+      rope_row(q.data(), a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params(), d, q.data());
       for (float& x : q) x = rounded(x, a.kv.type);
+      const int64_t first = a.window > 0 ? std::max<int64_t>(0, set.size - a.window) : 0;
       std::vector<float> scores(static_cast<size_t>(set.size));
       float top = -std::numeric_limits<float>::infinity();
-      for (int64_t rank = 0; rank < set.size; ++rank) {
+      for (int64_t rank = first; rank < set.size; ++rank) {
         const float* key = key_row(set, head / a.heads.group(), rank, d);
         float s = 0;
         for (int i = 0; i < d; ++i) s += q[static_cast<size_t>(i)] * key[i];
+        if (a.heads.softcap > 0) s = a.heads.softcap * std::tanh(s / a.heads.softcap);
         scores[static_cast<size_t>(rank)] = s;
         top = std::max(top, s);
       }
       float sum = 0;
       std::vector<float> o(static_cast<size_t>(d));
-      for (int64_t rank = 0; rank < set.size; ++rank) {
+      for (int64_t rank = first; rank < set.size; ++rank) {
         const float p = std::exp(scores[static_cast<size_t>(rank)] - top);
         const float* value = value_row(set, head / a.heads.group(), rank, d);
         sum += p;

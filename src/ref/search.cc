@@ -19,7 +19,8 @@ Rows query_rows(const Search& s, const float* q, int stride, Pool pool, const Sc
     for (int r = 0; r < pooled; ++r) {
       float* row = &buffer[static_cast<size_t>(r) * static_cast<size_t>(d)];
       const int64_t position = positions.query(pooled_position(*s.block, stride, pool, r)) + shift;
-      rope_row(row, s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params().layout, d, row);
+      rope_row(row, s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params(), d, row);
+      if (!positions.turns_keys()) magnify_row(s.rope->params(), row);
       for (int i = 0; i < d; ++i) row[i] = rounded(row[i], s.kv.type);
       rows.emplace_back(row, row + d);
     }
@@ -33,7 +34,7 @@ float best_score(const Search& s, int64_t token, int64_t position, const Rows& r
   std::vector<float> key(static_cast<size_t>(d));
   for (int i = 0; i < d; ++i) key[static_cast<size_t>(i)] = load_element(stored, static_cast<size_t>(i), s.kv.type);
   if (position >= 0) {
-    rope_row(key.data(), s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params().layout, d, key.data());
+    rope_row(key.data(), s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params(), d, key.data());
     for (float& x : key) x = rounded(x, s.kv.type);
   }
   float best = -std::numeric_limits<float>::infinity();

@@ -1,5 +1,7 @@
 // attend: exact softmax attention of each query block over its context, RoPE by rank inside, plainly causal by rank.
-// lse is the natural log of the sum of exponentials; a row that sees no key gives o = 0 and lse = -inf.
+// With a sliding window a row sees the last `window` ranks up to its own; the context is one interval then, [w0, r1) with w0 at most
+// max(0, r0 + 1 - window), so that ranks are as far apart as positions. lse is the natural log of the sum of exponentials; a row that sees
+// no key gives o = 0 and lse = -inf.
 #pragma once
 
 #include "steps/block_list.h"
@@ -16,6 +18,7 @@ struct AttendArgs {
   const float* q = nullptr;         // [t, hq, d] un-rotated, not scaled
   BlockList lists;                  // over all nb blocks
   const RopeTable* rope = nullptr;  // covers the largest context
+  int64_t window = 0;               // 0: all ranks up to the row's own
   float* o = nullptr;               // [t, hq, d]
   float* lse = nullptr;             // [t, hq] or null
 };

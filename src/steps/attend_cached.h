@@ -52,6 +52,7 @@ struct AttendCachedArgs {
   const float* q = nullptr;                 // [t, hq, d] un-rotated, not scaled
   const WorkingSet* const* sets = nullptr;  // [decode_rows]; the row's own key is the last one held
   const RopeTable* rope = nullptr;
+  int64_t window = 0;  // a row sees the last `window` keys of its set; 0: all
   float* o = nullptr;  // [t, hq, d]
 };
 

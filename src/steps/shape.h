@@ -42,12 +42,19 @@ struct PageTable {
 };
 
 struct HeadShape {
-  int heads = 0;     // hq
-  int kv_heads = 0;  // hkv
-  int head_dim = 0;  // d, even
-  float scale = 0;   // of q.k before the softmax
+  int heads = 0;      // hq
+  int kv_heads = 0;   // hkv
+  int head_dim = 0;   // d, even
+  float scale = 0;    // of q.k before the softmax
+  float softcap = 0;  // c > 0: a scaled score s becomes c tanh(s / c) before the softmax; 0: as it is
 
   int group() const { return heads / kv_heads; }
+};
+
+// What the model itself asks of one layer's attention, whatever the plan.
+struct LayerAttention {
+  int64_t sliding_window = 0;  // n > 0: the row at position p sees keys in (p - n, p] and no others; nothing is pruned there
+  int rope = 0;                // which of the model's RoPE tables turns the layer's queries and keys
 };
 
 }  // namespace bough

@@ -22,11 +22,12 @@ void append(std::vector<float>& to, const std::vector<float>& from) { to.insert(
 
 }  // namespace
 
-HeadShape CaseShape::head_shape() const { return {heads, kv_heads, d, 1.0F / std::sqrt(static_cast<float>(d))}; }
+HeadShape CaseShape::head_shape() const { return {heads, kv_heads, d, 1.0F / std::sqrt(static_cast<float>(d)), softcap}; }
 
 std::string CaseShape::name() const {
   return std::string(name_of(type)) + " heads " + std::to_string(heads) + "/" + std::to_string(kv_heads) + " d " + std::to_string(d) +
-         (layout == RopeLayout::halves ? " halves" : " interleaved");
+         (layout == RopeLayout::halves ? " halves" : " interleaved") + (rotated == 0 ? "" : " rotated " + std::to_string(rotated)) +
+         (softcap == 0 ? "" : " softcap " + std::to_string(softcap));
 }
 
 std::mt19937_64 random_of(uint64_t seed, int64_t sequence, int64_t what) {
@@ -141,8 +142,9 @@ void AttentionCase::add_sequence(int sequence, Input& input) const {
 }
 
 RopeTable AttentionCase::rope(int64_t positions, double base) const {
-  RopeParams params{shape_.layout, shape_.d, {}};
-  for (int i = 0; i < shape_.d / 2; ++i) params.frequencies.push_back(base == 0 ? 0 : std::pow(base, -2.0 * i / shape_.d));
+  const int dims = shape_.rotated_dims();
+  RopeParams params{shape_.layout, dims, {}, shape_.magnitude};
+  for (int i = 0; i < dims / 2; ++i) params.frequencies.push_back(base == 0 ? 0 : std::pow(base, -2.0 * i / dims));
   RopeTable table(std::move(params));
   table.reserve(positions);
   return table;
@@ -155,8 +157,10 @@ Lists random_lists(const Batch& batch, const ListSpec& spec, uint64_t seed) {
   lists.spec = spec;
   lists.capacity = spec.most + 3;
   for (const QueryBlock& block : batch.blocks) {
-    const int64_t w0 = spec.dense ? 0 : window_start(block.r0, block.r1(), spec.sinks, spec.window, spec.chunk);
-    const int64_t chunks = spec.dense ? 0 : std::max<int64_t>(0, (w0 - spec.sinks) / spec.chunk);
+    const int64_t w0 = spec.sliding > 0 ? std::max<int64_t>(0, block.r0 + 1 - spec.sliding)
+                       : spec.dense     ? 0
+                                        : window_start(block.r0, block.r1(), spec.sinks, spec.window, spec.chunk);
+    const int64_t chunks = spec.dense || spec.sliding > 0 ? 0 : std::max<int64_t>(0, (w0 - spec.sinks) / spec.chunk);
     const int64_t count = std::min(chunks, spec.most);
     lists.w0.push_back(w0);
     lists.count.push_back(static_cast<int32_t>(count));
@@ -174,29 +178,33 @@ Lists random_lists(const Batch& batch, const ListSpec& spec, uint64_t seed) {
   return lists;
 }
 
-std::vector<double> turned(std::span<const float> x, double scale, int64_t position, RopeLayout layout, DType type) {
-  const size_t d = x.size();
-  std::vector<double> y(d);
-  for (size_t i = 0; i < d / 2; ++i) {
-    const double angle = static_cast<double>(position) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(d));
-    const size_t a = layout == RopeLayout::interleaved ? 2 * i : i;
-    const size_t b = layout == RopeLayout::interleaved ? 2 * i + 1 : i + d / 2;
+std::vector<double> turned(std::span<const float> x, double scale, int64_t position, const CaseShape& shape) {
+  const auto dims = static_cast<size_t>(shape.rotated_dims());
+  std::vector<double> y(x.begin(), x.end());
+  for (double& e : y) e *= scale;
+  scale *= shape.magnitude;
+  for (size_t i = 0; i < dims / 2; ++i) {
+    const double angle = static_cast<double>(position) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(dims));
+    const size_t a = shape.layout == RopeLayout::interleaved ? 2 * i : i;
+    const size_t b = shape.layout == RopeLayout::interleaved ? 2 * i + 1 : i + dims / 2;
     y[a] = scale * (x[a] * std::cos(angle) - x[b] * std::sin(angle));
     y[b] = scale * (x[a] * std::sin(angle) + x[b] * std::cos(angle));
   }
-  if (type == DType::bf16) {
-    for (double& e : y) e = rounded(static_cast<float>(e), type);
+  if (shape.type == DType::bf16) {
+    for (double& e : y) e = rounded(static_cast<float>(e), shape.type);
   }
   return y;
 }
 
-Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, int kv_head, std::span<const int64_t> tokens) {
+Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, int kv_head, std::span<const int64_t> tokens,
+               int64_t first) {
   const CaseShape& shape = c.shape();
-  const auto query = turned(q, shape.head_shape().scale, static_cast<int64_t>(tokens.size()) - 1, shape.layout, shape.type);
+  const auto query = turned(q, shape.head_shape().scale, first + static_cast<int64_t>(tokens.size()) - 1, shape);
   std::vector<double> scores;
   for (size_t rank = 0; rank < tokens.size(); ++rank) {
-    const auto key = turned(c.key(sequence, tokens[rank], kv_head), 1.0, static_cast<int64_t>(rank), shape.layout, shape.type);
-    scores.push_back(std::inner_product(key.begin(), key.end(), query.begin(), 0.0));
+    const auto key = turned(c.key(sequence, tokens[rank], kv_head), 1.0, first + static_cast<int64_t>(rank), shape);
+    const double s = std::inner_product(key.begin(), key.end(), query.begin(), 0.0);
+    scores.push_back(shape.softcap > 0 ? shape.softcap * std::tanh(s / shape.softcap) : s);
   }
   const double top = *std::max_element(scores.begin(), scores.end());
   double sum = 0;

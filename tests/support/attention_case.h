@@ -28,7 +28,11 @@ struct CaseShape {
   RopeLayout layout = RopeLayout::interleaved;
   int layers = 2;
   int layer = 1;
+  float softcap = 0;
+  int rotated = 0;  // elements of a head that turn; 0: all
+  double magnitude = 1;
 
+  int rotated_dims() const { return rotated == 0 ? d : rotated; }
   KvShape kv() const { return {type, layers, kv_heads, d}; }
   HeadShape head_shape() const;
   std::string name() const;
@@ -97,8 +101,9 @@ struct ListSpec {
   int64_t sinks = 0;
   int64_t window = 64;
   int chunk = 8;
-  int64_t most = 0;    // chunks selected at most
-  bool dense = false;  // w0 = 0 and nothing selected
+  int64_t most = 0;     // chunks selected at most
+  bool dense = false;   // w0 = 0 and nothing selected
+  int64_t sliding = 0;  // a sliding window's context: no sinks, nothing selected, w0 = r0 + 1 - sliding
 };
 
 // Storage behind a BlockList.
@@ -115,15 +120,16 @@ struct Lists {
 // Random selections; they depend on (seed, position, list head) alone.
 Lists random_lists(const Batch& batch, const ListSpec& spec, uint64_t seed);
 
-// x * scale turned by `position` in double, then rounded to `type` as every body does.
-std::vector<double> turned(std::span<const float> x, double scale, int64_t position, RopeLayout layout, DType type);
+// x * scale turned by `position` in double as `shape` says, then rounded to its type as every body does.
+std::vector<double> turned(std::span<const float> x, double scale, int64_t position, const CaseShape& shape);
 
-// Attention of one query over `tokens`, the textbook way in double: token i stands at position i, the query at the last one's.
+// Attention of one query over `tokens`, the textbook way in double: token i stands at position first + i, the query at the last one's.
 struct Exact {
   std::vector<float> o;
   double lse = 0;
 };
-Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, int kv_head, std::span<const int64_t> tokens);
+Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, int kv_head, std::span<const int64_t> tokens,
+               int64_t first = 0);
 
 // Relative L2 distance of a from b.
 double relative_error(std::span<const float> a, std::span<const float> b);

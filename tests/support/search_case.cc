@@ -56,7 +56,7 @@ SearchDefinition::Rows SearchDefinition::pool(const Input& input, bool left) con
       }
       if (!last) continue;
       const int64_t position = query_position(p + 1 - members, left);
-      rows.push_back(turned(sum, double{shape.head_shape().scale} / members, position, shape.layout, shape.type));
+      rows.push_back(turned(sum, double{shape.head_shape().scale} / members, position, shape));
       std::fill(sum.begin(), sum.end(), 0.0F);
       members = 0;
     }
@@ -65,7 +65,7 @@ SearchDefinition::Rows SearchDefinition::pool(const Input& input, bool left) con
 }
 
 double SearchDefinition::best(int64_t token, int64_t j, bool left) const {
-  const auto key = turned(c_.key(block_.seq, token, head_), 1.0, key_position(token, j), c_.shape().layout, c_.shape().type);
+  const auto key = turned(c_.key(block_.seq, token, head_), 1.0, key_position(token, j), c_.shape());
   double top = -INFINITY;
   for (const auto& row : left ? left_ : right_) top = std::max(top, std::inner_product(row.begin(), row.end(), key.begin(), 0.0));
   return top;

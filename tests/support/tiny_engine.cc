@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <filesystem>
 #include <random>
 #include <stdexcept>
@@ -71,15 +70,15 @@ std::vector<float> last_row(std::span<const float> logits) {
   return {row.begin(), row.end()};
 }
 
-TinyForward::TinyForward(const TinyModel& spec, const AttentionPlan& plan, DType kv, uint64_t seed)
+TinyForward::TinyForward(const TinyModel& spec, const AttentionPlan& plan, DType kv, uint64_t seed,
+                         const std::function<void(ModelConfig&)>& change)
     : bytes_(model_bytes(spec, seed)),
       file_(taken(parse_gguf(bytes_))),
       config_(taken(read_config(file_))),
       weights_(taken(bind_weights(file_, config_))),
       pool_(kv_shape(config_, kv)) {
-  const HeadShape heads{config_.heads, config_.kv_heads, config_.head_dim, 1.0F / std::sqrt(static_cast<float>(config_.head_dim))};
-  AttentionSetup setup(plan, pool_.shape(), heads, config_.trained_context, pick_attention_bodies(kv));
-  forward_.emplace(&config_, &weights_, std::move(setup), size_t{1} << 28);
+  if (change) change(config_);
+  forward_.emplace(&config_, &weights_, attention_setup(config_, plan, kv), size_t{1} << 28);
 }
 
 std::vector<float> TinyForward::step(std::span<const Slice> slices) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -55,7 +56,9 @@ std::vector<float> last_row(std::span<const float> logits);
 // The layer loop over a model in memory, without the engine around it: steps over batches of several sequences.
 class TinyForward {
  public:
-  TinyForward(const TinyModel& spec, const AttentionPlan& plan, DType kv, uint64_t seed = 11);
+  // `change` alters what was read from the file before the layer loop is made.
+  TinyForward(const TinyModel& spec, const AttentionPlan& plan, DType kv, uint64_t seed = 11,
+              const std::function<void(ModelConfig&)>& change = {});
 
   std::unique_ptr<Sequence> sequence() { return std::make_unique<Sequence>(&pool_, config_.layers); }
   const AttentionSetup& setup() const { return forward_->setup(); }

@@ -16,6 +16,7 @@
 namespace bough {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -160,6 +161,11 @@ TEST_F(Cli, NumbersOutOfRange) {
   expect_error({"run", "a", "--temp", "nan"}, usage, "'nan' is not a number");
   expect_error({"run", "a", "--temp", "inf"}, usage, "inf is outside 0 to 100");
   expect_error({"run", "a", "--seed", "-1"}, usage, "--seed: -1 is outside 0 to");
+  expect_error({"run", "a", "--top-p", "0"}, usage, "--top-p: 0 is outside 1e-06 to 1");
+  expect_error({"run", "a", "--min-p", "1.5"}, usage, "--min-p: 1.5 is outside 0 to 1");
+  expect_error({"run", "a", "--top-k", "-1"}, usage, "--top-k: -1 is outside 0 to");
+  expect_error({"run", "a", "--repeat-penalty", "0"}, usage, "--repeat-penalty: 0 is outside 0.1 to 10");
+  expect_error({"run", "a", "--logprobs", "101"}, usage, "--logprobs: 101 is outside 0 to 100");
   expect_error({"run", "a", "--kv", "q8_0"}, usage, "'q8_0' is neither bf16 nor f32");
   expect_error({"tokenize", "a", "--head", "0"}, usage, "--head: 0 is outside 1 to");
   expect_error({"bench", "--what", "both"}, usage, "'both' is none of prefill, decode, all");
@@ -215,6 +221,40 @@ TEST_F(Cli, ATinyModelRuns) {
   const Ran count = bough({"tokenize", "--count", "-m", model}, "abc");
   EXPECT_EQ(count.exit_code, 0);
   EXPECT_EQ(count.out, "3\n");
+}
+
+TEST_F(Cli, AnswerOptions) {
+  const std::string model = tiny_model();
+  const std::string grammar = file("digits.gbnf", "root ::= [0-9]{3} \"]\"\n");
+  const std::vector<std::string> words = {"run", "abc", "-m", model, "--json", "--temp", "1", "--grammar", grammar};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    const Ran ran = bough(all);
+    EXPECT_EQ(ran.exit_code, 0) << ran.err;
+    return ran.out;
+  };
+  EXPECT_THAT(with({}), ContainsRegex(R"("answer":"[0-9][0-9][0-9]]","finish":"end_of_text")"));
+  EXPECT_THAT(with({"--stop", "]"}), ContainsRegex(R"("answer":"[0-9][0-9][0-9]","finish":"stop")"));
+  EXPECT_THAT(with({"--logit-bias", "51=1000", "--logit-bias", "52=-inf"}), HasSubstr(R"("answer":"000]")"));
+  EXPECT_THAT(with({"--logprobs", "2", "--top-k", "5"}),
+              ContainsRegex(R"("logprobs":\[\{"token":[0-9]+,"text":"[0-9]","logprob":-[^]]*"top":\[)"));
+  const Ran list = bough({"ask", text_, "Why?", "-m", model, "-n", "3", "--stop", "[a, b]", "--stop", "c"});
+  EXPECT_EQ(list.exit_code, 0) << list.err;
+  const Ran object = bough({"run", "abc", "-m", model, "--json-schema", R"({"const":"x"})"});
+  EXPECT_EQ(object.out, "\"x\"\n");
+}
+
+TEST_F(Cli, BadAnswerOptions) {
+  const std::string model = tiny_model();
+  expect_error({"run", "a", "-m", model, "--grammar", folder_ + "/none.gbnf"}, failed, "none.gbnf");
+  expect_error({"run", "a", "-m", model, "--grammar", file("bad.gbnf", "root ::= nowhere")}, usage, "nowhere");
+  expect_error({"run", "a", "-m", model, "--json-schema", "{"}, usage, "the JSON schema cannot be used");
+  expect_error({"run", "a", "-m", model, "--logit-bias", "5"}, usage, "'5' is not ID=VALUE");
+  expect_error({"run", "a", "-m", model, "--logit-bias", "99999=1"}, usage, "token 99999 is outside the vocabulary");
+  expect_error({"run", "a", "-m", model, "--logit-bias", "5=1e9"}, usage, "the logit bias of token 5 is 1e+09");
+  expect_error({"run", "a", "-m", model, "--stop", ""}, usage, "stop string 1 is empty");
+  expect_error({"run", "a", "--grammar", "a", "--json-schema", "{}"}, usage, "--grammar excludes --json-schema");
 }
 
 TEST_F(Cli, TokenizeTakesTheFirstTokens) {

@@ -23,22 +23,37 @@ const char* finish_name(Finish finish) {
     case Finish::end_of_text: return "end_of_text";
     case Finish::max_tokens: return "max_tokens";
     case Finish::cancelled: return "cancelled";
+    case Finish::stop: return "stop";
   }
   return "unknown";
 }
 
+Json logprob_json(const TokenLogprob& one) { return {{"token", one.token}, {"text", one.text}, {"logprob", one.logprob}}; }
+
+Json logprobs_json(const std::vector<TokenLogprobs>& all) {
+  Json list = Json::array();
+  for (const TokenLogprobs& token : all) {
+    Json item = logprob_json(token.chosen);
+    Json& top = item["top"] = Json::array();
+    for (const TokenLogprob& one : token.top) top.push_back(logprob_json(one));
+    list.push_back(std::move(item));
+  }
+  return list;
+}
+
 void print_json_summary(const Conversation& conversation, const Generation& answer) {
   const auto answered = static_cast<int64_t>(answer.tokens.size());
-  const Json summary = {{"event", "summary"},
-                        {"answer", answer.text},
-                        {"finish", finish_name(answer.finish)},
-                        {"tokens_read", conversation.read_tokens},
-                        {"read_seconds", conversation.read_seconds},
-                        {"read_tokens_per_second", rate(conversation.read_tokens, conversation.read_seconds)},
-                        {"answer_tokens", answered},
-                        {"answer_seconds", answer.seconds},
-                        {"answer_tokens_per_second", rate(answered, answer.seconds)},
-                        {"peak_memory_bytes", peak_memory()}};
+  Json summary = {{"event", "summary"},
+                  {"answer", answer.text},
+                  {"finish", finish_name(answer.finish)},
+                  {"tokens_read", conversation.read_tokens},
+                  {"read_seconds", conversation.read_seconds},
+                  {"read_tokens_per_second", rate(conversation.read_tokens, conversation.read_seconds)},
+                  {"answer_tokens", answered},
+                  {"answer_seconds", answer.seconds},
+                  {"answer_tokens_per_second", rate(answered, answer.seconds)},
+                  {"peak_memory_bytes", peak_memory()}};
+  if (!answer.logprobs.empty()) summary["logprobs"] = logprobs_json(answer.logprobs);
   print_line(summary.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
@@ -82,14 +97,13 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
                                      " tokens; there is no answer");
 }
 
-int stream_answer(Conversation& conversation, const AnswerOptions& options) {
-  GenerateOptions generate{.max_tokens = options.max_tokens, .temperature = options.temperature, .seed = options.seed, .on_text = {}};
+int stream_answer(Conversation& conversation, GenerateOptions options) {
   bool written = true;
-  generate.on_text = [&](std::string_view piece) {
+  options.on_text = [&](std::string_view piece) {
     written = print_piece(piece, conversation.json);
     return written && !interrupted();
   };
-  const Result<Generation> answer = conversation.session.generate(generate);
+  const Result<Generation> answer = conversation.session.generate(options);
   if (!conversation.json) print_piece("\n", false);
   if (!answer.ok()) return fail(answer.status());
   if (!written) return fail(Status(Code::io_error, "standard output no longer takes the answer"));

@@ -22,7 +22,7 @@ struct Conversation {
 // a sentence that says how much was read.
 Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, bool will_sample, const std::string& label);
 
-// Streams the answer, then reports reading, answering and peak memory. Returns the exit code.
-int stream_answer(Conversation& conversation, const AnswerOptions& options);
+// Streams the answer (on_text is set here), then reports reading, answering and peak memory. Returns the exit code.
+int stream_answer(Conversation& conversation, GenerateOptions options);
 
 }  // namespace bough::cli

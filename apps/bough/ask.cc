@@ -62,6 +62,7 @@ void unmark(std::string& word) {
 
 int ask(AskOptions options) {
   for (std::string& word : options.words) unmark(word);
+  for (std::string& stop : options.answer.stop) unmark(stop);
   unmark(options.plan);
   unmark(options.model.model);
   start_log(options.model.verbose);
@@ -76,12 +77,14 @@ int ask(AskOptions options) {
 
   const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, options.plan);
   if (!engine.ok()) return fail(engine.status());
+  const Result<GenerateOptions> generate = generate_options(**engine, options.answer);
+  if (!generate.ok()) return fail_options(generate.status());
   const Result<std::unique_ptr<Session>> session = (*engine)->new_session();
   if (!session.ok()) return fail(session.status());
   catch_interrupt();
   Conversation conversation{.engine = **engine, .session = **session, .json = options.json};
   if (const Status read = read_prompt(conversation, options, *text, question); !read.ok()) return fail(read);
-  return stream_answer(conversation, options.answer);
+  return stream_answer(conversation, *generate);
 }
 
 // The parser knows one list of words; the help names what they are.

@@ -35,6 +35,7 @@ void add_eval(CLI::App& app, Action& action);
 // Print "bough: <sentence>" on stderr and return the exit code.
 int fail(const Status& status);               // exit_failed; exit_interrupted for Code::cancelled
 int fail_usage(const std::string& sentence);  // exit_usage
+int fail_options(const Status& status);       // exit_usage for Code::invalid_argument, otherwise as fail
 
 // One line of JSON on stdout, flushed. `line` holds no newline.
 void print_line(std::string_view line);
@@ -49,7 +50,19 @@ struct ModelOptions {
 struct AnswerOptions {
   int64_t max_tokens = 256;
   float temperature = 0;
+  int64_t top_k = 0;
+  float top_p = 1;
+  float min_p = 0;
+  float repeat_penalty = 1;
+  float frequency_penalty = 0;
+  float presence_penalty = 0;
+  int64_t penalty_tokens = 64;
+  std::vector<std::string> logit_bias;  // ID=VALUE
   uint64_t seed = 0;
+  std::vector<std::string> stop;
+  std::string grammar;      // a file
+  std::string json_schema;  // a JSON object or a file
+  int logprobs = -1;        // -1: none
 };
 
 inline constexpr int64_t max_answer_tokens = 1'048'576;
@@ -59,6 +72,9 @@ void add_model_option(CLI::App& command, ModelOptions& options);   // -m and -v
 void add_model_options(CLI::App& command, ModelOptions& options);  // and threads, KV type
 void add_plan_option(CLI::App& command, std::string& plan);
 void add_answer_options(CLI::App& command, AnswerOptions& options);
+// What the engine is asked for, without on_text, and checked by it. Reads the files that are named. Errors: those of read_text and
+// Engine::check.
+Result<GenerateOptions> generate_options(const Engine& engine, const AnswerOptions& options);
 
 // A whole number of lo..hi; a number of lo..hi. Each names the value and the limits.
 CLI::Validator whole_number(int64_t lo, int64_t hi);

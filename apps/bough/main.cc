@@ -20,6 +20,8 @@ int fail_usage(const std::string& sentence) {
   return exit_usage;
 }
 
+int fail_options(const Status& status) { return status.code() == Code::invalid_argument ? fail_usage(status.message()) : fail(status); }
+
 void print_line(std::string_view line) {
   std::fwrite(line.data(), 1, line.size(), stdout);
   std::fputc('\n', stdout);

@@ -1,5 +1,6 @@
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
@@ -32,6 +33,12 @@ std::string check_whole(std::string_view text, int64_t lo, int64_t hi) {
   return "'" + std::string(text) + "' is not a whole number of " + limits;
 }
 
+std::string shortest(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", x);
+  return text;
+}
+
 template <typename Visit>
 void for_each_item(std::string_view text, Visit visit) {
   while (true) {
@@ -54,7 +61,7 @@ CLI::Validator number_between(double lo, double hi) {
         double value = 0;
         if (!read_number(text, value) || std::isnan(value)) return "'" + text + "' is not a number";
         if (value >= lo && value <= hi) return std::string();
-        return text + " is outside " + fixed(lo, 0) + " to " + fixed(hi, 0);
+        return text + " is outside " + shortest(lo) + " to " + shortest(hi);
       },
       "");
 }
@@ -102,21 +109,6 @@ void add_plan_option(CLI::App& command, std::string& plan) {
       .add_option("-p,--plan", plan,
                   "Attention plan: a preset (" + joined(preset_names(), ", ") + "), a JSON object, or a file that holds one")
       ->type_name("NAME|JSON|FILE")
-      ->capture_default_str();
-}
-
-void add_answer_options(CLI::App& command, AnswerOptions& options) {
-  command.add_option("-n,--max-tokens", options.max_tokens, "Most tokens of the answer")
-      ->check(whole_number(1, max_answer_tokens))
-      ->type_name("N")
-      ->capture_default_str();
-  command.add_option("--temperature,--temp", options.temperature, "0 takes the likeliest token each time; up to 100")
-      ->check(number_between(0, 100))
-      ->type_name("X")
-      ->capture_default_str();
-  command.add_option("--seed", options.seed, "Seed of the sampling; the same seed gives the same answer")
-      ->check(whole_number(0, INT64_MAX))
-      ->type_name("N")
       ->capture_default_str();
 }
 

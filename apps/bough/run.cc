@@ -44,12 +44,14 @@ int run(const RunOptions& options, bool has_prompt) {
 
   const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, options.plan);
   if (!engine.ok()) return fail(engine.status());
+  const Result<GenerateOptions> generate = generate_options(**engine, options.answer);
+  if (!generate.ok()) return fail_options(generate.status());
   const Result<std::unique_ptr<Session>> session = (*engine)->new_session();
   if (!session.ok()) return fail(session.status());
   catch_interrupt();
   Conversation conversation{.engine = **engine, .session = **session, .json = options.json};
   if (const Status read = read_prompt(conversation, options, *prompt); !read.ok()) return fail(read);
-  return stream_answer(conversation, options.answer);
+  return stream_answer(conversation, *generate);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bough/attention.h"
+#include "bough/generate.h"
 #include "bough/status.h"
 #include "bough/types.h"
 
@@ -62,22 +63,6 @@ struct AppendOptions {
   std::function<bool(const Progress&)> progress;  // called after each slice; false cancels: what was read stays
 };
 
-enum class Finish : uint8_t { end_of_text, max_tokens, cancelled };
-
-struct GenerateOptions {
-  int64_t max_tokens = 256;
-  float temperature = 0;  // 0: greedy
-  uint64_t seed = 0;
-  std::function<bool(std::string_view)> on_text;  // complete UTF-8 as it appears; false stops the answer
-};
-
-struct Generation {
-  std::vector<TokenId> tokens;  // without the end-of-text token
-  std::string text;
-  Finish finish = Finish::max_tokens;
-  double seconds = 0;
-};
-
 struct ChatMessage {
   std::string role;
   std::string content;
@@ -116,6 +101,9 @@ class Engine {
   // One user turn that holds a long text and then `question`, cut where the text goes.
   Result<SplitPrompt> chat_prompt_around_text(std::string_view question) const;
 
+  // Everything that Session::generate would refuse before its first token, grammars included. Errors: invalid_argument, unsupported.
+  Status check(const GenerateOptions& options) const;
+
   Result<std::unique_ptr<Session>> new_session();
   int64_t cache_bytes() const;  // KV pages now held by all sessions
 
@@ -146,7 +134,10 @@ class Session {
   // Logits kept by the last append or decode, [rows, vocab], the last row last; empty if none.
   std::span<const float> logits() const;
 
-  // Samples from logits() and decodes until the end of text, max_tokens or a stop by on_text. REQUIRES logits().
+  // Samples from logits() and decodes until the end of text, a stop string, max_tokens or a stop by on_text. The session then holds
+  // the tokens of the answer; after a stop string or a stop by on_text without the last one. REQUIRES logits().
+  // Errors: invalid_argument (an option and its limit, a grammar that cannot be parsed), unsupported (a grammar beyond its bounds, or
+  // one that allows no token here); those of decode.
   Result<Generation> generate(const GenerateOptions& options);
 
   // Keys that one query of a decode step attends to, averaged over layers.

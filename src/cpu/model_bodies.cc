@@ -14,8 +14,9 @@ std::span<const ModelBodies> model_bodies() {
     ggml_cpu_init();  // the tables of ggml's half-precision conversions
     return true;
   }();
-  static const std::array<ModelBodies, 2> all{ModelBodies{"cpu", cpu::embed, cpu::norm, cpu::linear, cpu::activation, cpu::softcap},
-                                              ModelBodies{"ref", ref::embed, ref::norm, ref::linear, ref::activation, ref::softcap}};
+  static const std::array<ModelBodies, 2> all{
+      ModelBodies{"cpu", cpu::embed, cpu::norm, cpu::linear, cpu::activation, cpu::softcap, cpu::top, cpu::sample},
+      ModelBodies{"ref", ref::embed, ref::norm, ref::linear, ref::activation, ref::softcap, ref::top, ref::sample}};
   return initialised ? std::span<const ModelBodies>(all) : std::span<const ModelBodies>();
 }
 

@@ -10,5 +10,7 @@ void norm(const NormArgs& args);
 void linear(const LinearArgs& args);
 void activation(const ActivationArgs& args);
 void softcap(const SoftcapArgs& args);
+void top(const TopArgs& args);
+Result<TokenId> sample(const SampleArgs& args);
 
 }  // namespace bough::cpu

@@ -4,8 +4,6 @@
 
 #include "base/check.h"
 #include "engine/impl.h"
-#include "steps/sample.h"
-#include "text/detokenizer.h"
 
 namespace bough {
 namespace {
@@ -94,35 +92,6 @@ Status Session::rollback(int64_t length) {
   impl_->sequence.rollback(length);
   impl_->logits.clear();
   return {};
-}
-
-Result<Generation> Session::generate(const GenerateOptions& options) {
-  const auto vocab = static_cast<size_t>(impl_->engine->config.vocab);
-  if (impl_->logits.size() < vocab) return Status(Code::invalid_argument, "generate needs the logits of an append with will_sample");
-  const Clock::time_point start = Clock::now();
-  Generation out;
-  Detokenizer text(*impl_->engine->tokenizer);
-  const auto emit = [&](const std::string& piece) {
-    out.text += piece;
-    return piece.empty() || !options.on_text || options.on_text(piece);
-  };
-  bool going = true;
-  while (going && static_cast<int64_t>(out.tokens.size()) < options.max_tokens) {
-    const float* last = impl_->logits.data() + (impl_->logits.size() - vocab);
-    SampleArgs args{last, static_cast<int64_t>(vocab), options.temperature, options.seed, static_cast<uint64_t>(out.tokens.size())};
-    BOUGH_ASSIGN_OR_RETURN(const TokenId token, sample(args));
-    if (impl_->engine->tokenizer->is_eog(token)) {
-      out.finish = Finish::end_of_text;
-      break;
-    }
-    out.tokens.push_back(token);
-    BOUGH_ASSIGN_OR_RETURN(const std::string piece, text.push(token));
-    going = emit(piece);
-    if (going) BOUGH_RETURN_IF_ERROR(decode(token));
-  }
-  if (!going || !emit(text.flush())) out.finish = Finish::cancelled;
-  out.seconds = seconds_since(start);
-  return out;
 }
 
 double Session::context_tokens() const {

@@ -10,11 +10,14 @@
 #include "steps/linear.h"
 #include "steps/logits.h"
 #include "steps/norm.h"
+#include "steps/sample.h"
 #include "steps/softcap.h"
+#include "steps/top.h"
 
 namespace bough {
 
-// All functions run their own parallel regions, are called from one thread and may throw std::bad_alloc.
+// All functions run their own parallel regions, are called from one thread and may throw std::bad_alloc; top and sample run in any
+// thread and start none.
 struct ModelBodies {
   std::string_view name;
   void (*embed)(const EmbedArgs&);
@@ -22,6 +25,8 @@ struct ModelBodies {
   void (*linear)(const LinearArgs&);
   void (*activation)(const ActivationArgs&);
   void (*softcap)(const SoftcapArgs&);
+  void (*top)(const TopArgs&);
+  Result<TokenId> (*sample)(const SampleArgs&);
 };
 
 // "cpu" first, then the scalar oracle "ref".

@@ -265,5 +265,6 @@ std::optional<TokenId> Tokenizer::eos() const { return impl_->holds(impl_->eos) 
 bool Tokenizer::adds_bos() const { return impl_->adds_bos; }
 const std::string& Tokenizer::chat_template() const { return impl_->chat_template; }
 std::span<const SpecialText> Tokenizer::special_texts() const { return impl_->specials; }
+const llama_vocab* Tokenizer::library_vocab() const { return impl_->vocab; }
 
 }  // namespace bough

@@ -13,6 +13,8 @@
 #include "bough/status.h"
 #include "bough/types.h"
 
+struct llama_vocab;
+
 namespace bough {
 
 struct TokenizeOptions {
@@ -59,6 +61,7 @@ class Tokenizer {
   bool adds_bos() const;                     // the vocabulary wants BOS first, and has one
   const std::string& chat_template() const;  // Jinja source; empty if the file has none
   std::span<const SpecialText> special_texts() const;
+  const llama_vocab* library_vocab() const;  // for what else the library does with a vocabulary
 
  private:
   struct Impl;

@@ -32,8 +32,12 @@ class Cli : public ::testing::Test {
     folder_ = ::testing::TempDir() + "bough_cli_XXXXXX";
     if (mkdtemp(folder_.data()) == nullptr) ADD_FAILURE() << "no folder for the test's files";
     text_ = file("text.txt", "The sky is blue.");
+    setenv("BOUGH_CACHE", folder_.c_str(), 1);  // no test sees or leaves a session of the user's
   }
-  ~Cli() override { std::filesystem::remove_all(folder_); }
+  ~Cli() override {
+    unsetenv("BOUGH_CACHE");
+    std::filesystem::remove_all(folder_);
+  }
 
   std::string file(const std::string& name, const std::string& content) const {
     const std::string path = folder_ + "/" + name;
@@ -72,9 +76,18 @@ class Cli : public ::testing::Test {
 TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
   const Ran ran = bough({"--help"});
   EXPECT_EQ(ran.exit_code, 0);
-  for (const char* command : {"ask", "run", "inspect", "tokenize", "bench", "eval"}) EXPECT_THAT(ran.out, HasSubstr(command));
-  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
-           {"ask"}, {"run"}, {"inspect"}, {"tokenize"}, {"bench"}, {"eval"}, {"eval", "passkey"}, {"eval", "ppl"}}) {
+  for (const char* command : {"ask", "run", "inspect", "tokenize", "bench", "eval", "sessions"}) EXPECT_THAT(ran.out, HasSubstr(command));
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{{"ask"},
+                                                                                       {"run"},
+                                                                                       {"inspect"},
+                                                                                       {"tokenize"},
+                                                                                       {"bench"},
+                                                                                       {"eval"},
+                                                                                       {"eval", "passkey"},
+                                                                                       {"eval", "ppl"},
+                                                                                       {"sessions"},
+                                                                                       {"sessions", "list"},
+                                                                                       {"sessions", "rm"}}) {
     std::vector<std::string> words = command;
     words.emplace_back("--help");
     const Ran help = bough(words);
@@ -92,9 +105,11 @@ TEST_F(Cli, NothingAtAllShowsTheHelp) {
 }
 
 TEST_F(Cli, UnknownCommandsAndOptions) {
-  expect_error({"frobnicate"}, usage, "there is no command 'frobnicate'; known are ask, run, inspect, tokenize, bench, eval");
+  expect_error({"frobnicate"}, usage, "there is no command 'frobnicate'; known are ask, run, inspect, tokenize, bench, eval, sessions");
   expect_error({"eval"}, usage, "eval needs a task: passkey or ppl");
   expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, ppl");
+  expect_error({"sessions"}, usage, "sessions needs an action: list or rm");
+  expect_error({"sessions", "frobnicate"}, usage, "there is no action 'frobnicate'; known are list, rm");
   expect_error({"ask", text_, "why?", "--frobnicate"}, usage, "--frobnicate");
   expect_error({"--frobnicate"}, usage, "--frobnicate");
   expect_error({"inspect", "a", "b"}, usage, "b");
@@ -289,9 +304,7 @@ TEST_F(Cli, InterruptEndsTheAnswer) {
 }
 
 TEST_F(Cli, TheDefaultModelMissing) {
-  ASSERT_EQ(setenv("BOUGH_CACHE", folder_.c_str(), 1), 0);
   const Ran ran = bough({"run", "a"});
-  unsetenv("BOUGH_CACHE");
   EXPECT_EQ(ran.exit_code, failed);
   EXPECT_THAT(ran.err, HasSubstr(folder_ + "/models/SmolLM2-135M-Instruct.Q4_1.gguf"));
   EXPECT_THAT(ran.err, HasSubstr("tools/fetch_model.sh"));

@@ -37,7 +37,7 @@ read_and_ask() {
   local file="$work/text-$2.txt"
   make_text "$2" "$file"
   say "plan $1 reads $("$bough" tokenize --count -f "$file") tokens with \"The pass key is $key\" in the middle"
-  answer=$("$bough" ask --raw --plan "$1" --max-tokens 8 "$file" "$question")
+  answer=$("$bough" ask --no-session --raw --plan "$1" --max-tokens 8 "$file" "$question")
   answer=${answer//$'\n'/ }
   echo "      The pass key is ${answer}"
 }

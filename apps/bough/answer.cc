@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "format.h"
 #include "interrupt.h"
 #include "log.h"
@@ -46,6 +47,7 @@ void print_json_summary(const Conversation& conversation, const Generation& answ
   Json summary = {{"event", "summary"},
                   {"answer", answer.text},
                   {"finish", finish_name(answer.finish)},
+                  {"tokens_reused", conversation.reused_tokens},
                   {"tokens_read", conversation.read_tokens},
                   {"read_seconds", conversation.read_seconds},
                   {"read_tokens_per_second", rate(conversation.read_tokens, conversation.read_seconds)},
@@ -77,6 +79,15 @@ bool print_piece(std::string_view piece, bool json) {
 
 }  // namespace
 
+Result<Conversation> open_conversation(const ModelOptions& model, const std::string& plan, bool json) {
+  Conversation conversation;
+  BOUGH_ASSIGN_OR_RETURN(conversation.engine, open_engine(model, plan));
+  BOUGH_ASSIGN_OR_RETURN(conversation.session, conversation.engine->new_session());
+  conversation.json = json;
+  catch_interrupt();
+  return conversation;
+}
+
 Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, bool will_sample, const std::string& label) {
   ProgressReporter reporter(label, progress_style(conversation.json));
   AppendOptions append;
@@ -85,11 +96,11 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
     reporter.update(p.done, p.total, p.seconds);
     return !interrupted();
   };
-  const int64_t before = conversation.session.length();
+  const int64_t before = conversation.session->length();
   const auto start = std::chrono::steady_clock::now();
-  Status status = conversation.session.append(tokens, append);
+  Status status = conversation.session->append(tokens, append);
   reporter.clear();
-  const int64_t read = conversation.session.length() - before;
+  const int64_t read = conversation.session->length() - before;
   conversation.read_tokens += read;
   conversation.read_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (status.ok() ? !interrupted() : status.code() != Code::cancelled) return status;
@@ -103,7 +114,7 @@ int stream_answer(Conversation& conversation, GenerateOptions options) {
     written = print_piece(piece, conversation.json);
     return written && !interrupted();
   };
-  const Result<Generation> answer = conversation.session.generate(options);
+  const Result<Generation> answer = conversation.session->generate(options);
   if (!conversation.json) print_piece("\n", false);
   if (!answer.ok()) return fail(answer.status());
   if (!written) return fail(Status(Code::io_error, "standard output no longer takes the answer"));

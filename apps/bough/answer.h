@@ -1,7 +1,8 @@
-// Reading a prompt and streaming its answer, for `ask` and `run`.
+// Reading a prompt and streaming its answer, for `ask`, `chat` and `run`.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -11,12 +12,16 @@
 namespace bough::cli {
 
 struct Conversation {
-  Engine& engine;
-  Session& session;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Session> session;
   bool json = false;
+  int64_t reused_tokens = 0;  // that a session file held
   int64_t read_tokens = 0;
   double read_seconds = 0;
 };
+
+// Opens the engine with an empty session; from then on Ctrl-C asks to stop. Errors: those of open_engine and new_session.
+Result<Conversation> open_conversation(const ModelOptions& model, const std::string& plan, bool json);
 
 // Appends tokens with progress on stderr (events on stdout with --json). Errors: those of Session::append; cancelled after Ctrl-C, in
 // a sentence that says how much was read.

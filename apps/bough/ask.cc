@@ -6,8 +6,8 @@
 #include "base/check.h"
 #include "format.h"
 #include "input.h"
-#include "interrupt.h"
 #include "log.h"
+#include "session_cache.h"
 
 namespace bough::cli {
 namespace {
@@ -19,6 +19,7 @@ struct AskOptions {
   AnswerOptions answer;
   std::string plan = "default";
   std::vector<std::string> words;  // files, then the question
+  SessionOptions sessions;
   bool raw = false;
   bool json = false;
 };
@@ -47,12 +48,14 @@ Result<AskPrompt> raw_prompt(const Engine& engine, const std::string& text, cons
 }
 
 Status read_prompt(Conversation& conversation, const AskOptions& options, const std::string& text, const std::string& question) {
-  Engine& engine = conversation.engine;
+  const Engine& engine = *conversation.engine;
   BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt, options.raw ? raw_prompt(engine, text, question) : chat_prompt(engine, text, question));
   const auto tokens = static_cast<int64_t>(prompt.text.size() + prompt.question.size());
   BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), tokens + options.answer.max_tokens));
   log_info("reading " + grouped(tokens) + " tokens");
-  BOUGH_RETURN_IF_ERROR(read_tokens(conversation, prompt.text, false, "reading"));
+  BOUGH_RETURN_IF_ERROR(find_session(conversation, options.sessions, prompt.text, text));
+  const auto held = static_cast<size_t>(conversation.reused_tokens);
+  BOUGH_RETURN_IF_ERROR(read_tokens(conversation, std::span(prompt.text).subspan(held), false, "reading"));
   return read_tokens(conversation, prompt.question, true, "question");
 }
 
@@ -75,16 +78,12 @@ int ask(AskOptions options) {
   const Result<std::string> text = read_texts({options.words.begin(), options.words.end() - 1});
   if (!text.ok()) return fail(text.status());
 
-  const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, options.plan);
-  if (!engine.ok()) return fail(engine.status());
-  const Result<GenerateOptions> generate = generate_options(**engine, options.answer);
+  Result<Conversation> conversation = open_conversation(options.model, options.plan, options.json);
+  if (!conversation.ok()) return fail(conversation.status());
+  const Result<GenerateOptions> generate = generate_options(*conversation->engine, options.answer);
   if (!generate.ok()) return fail_options(generate.status());
-  const Result<std::unique_ptr<Session>> session = (*engine)->new_session();
-  if (!session.ok()) return fail(session.status());
-  catch_interrupt();
-  Conversation conversation{.engine = **engine, .session = **session, .json = options.json};
-  if (const Status read = read_prompt(conversation, options, *text, question); !read.ok()) return fail(read);
-  return stream_answer(conversation, *generate);
+  if (const Status read = read_prompt(*conversation, options, *text, question); !read.ok()) return fail(read);
+  return stream_answer(*conversation, *generate);
 }
 
 // The parser knows one list of words; the help names what they are.
@@ -108,6 +107,7 @@ void add_ask(CLI::App& app, Action& action) {
   add_model_options(*command, options->model);
   add_plan_option(*command, options->plan);
   add_answer_options(*command, options->answer);
+  add_session_options(*command, options->sessions);
   command->add_flag("--raw", options->raw, "No chat template: the text, then the question, exactly as given, are continued");
   command->add_flag("--json", options->json, "Progress, text and summary as one JSON object a line on stdout");
   command->footer(
@@ -115,7 +115,8 @@ void add_ask(CLI::App& app, Action& action) {
       "  bough ask book.txt \"Who finds the letter?\"\n"
       "\n"
       "With several files, a line that names each stands before it. The answer goes to stdout, progress and summary to\n"
-      "stderr. Ctrl-C stops the reading or the answer.");
+      "stderr. Ctrl-C stops the reading or the answer. What was read is kept, so that the next question on the same text\n"
+      "starts at once; see bough sessions --help.");
   command->callback([options, &action] { action = [options] { return ask(*options); }; });
 }
 

@@ -31,6 +31,7 @@ void add_inspect(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
+void add_sessions(CLI::App& app, Action& action);
 
 // Print "bough: <sentence>" on stderr and return the exit code.
 int fail(const Status& status);               // exit_failed; exit_interrupted for Code::cancelled
@@ -83,7 +84,9 @@ CLI::Validator number_between(double lo, double hi);
 CLI::Validator number_list(int64_t lo, int64_t hi);
 std::vector<int64_t> read_number_list(std::string_view text);
 
-// ${BOUGH_CACHE:-${XDG_CACHE_HOME:-~/.cache}/bough}/models/SmolLM2-135M-Instruct.Q4_1.gguf
+// ${BOUGH_CACHE:-${XDG_CACHE_HOME:-~/.cache}/bough}
+std::string cache_folder();
+// models/SmolLM2-135M-Instruct.Q4_1.gguf in it
 std::string default_model_path();
 // The path asked for, or the default one. Errors: not_found, with how to get the embedded model.
 Result<std::string> find_model(const ModelOptions& options);

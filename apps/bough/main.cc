@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <tuple>
 #include <utility>
 
 #include "cli.h"
@@ -72,15 +73,18 @@ int run_program(int argc, char** argv) {
   add_tokenize(app, action);
   add_bench(app, action);
   add_eval(app, action);
+  add_sessions(app, action);
   if (argc < 2) {
     std::fputs(app.help().c_str(), stderr);
     return exit_usage;
   }
   const std::string first = argv[1];
   if (const std::string wrong = unknown_command(app, first, "command"); !wrong.empty()) return fail_usage(wrong);
-  if (first == "eval") {
-    const std::string wrong =
-        argc < 3 ? "eval needs a task: passkey or ppl" : unknown_command(*app.get_subcommand("eval"), argv[2], "task");
+  for (const auto& [command, kind, choices] :
+       {std::tuple("eval", "task", "passkey or ppl"), std::tuple("sessions", "action", "list or rm")}) {
+    if (first != command) continue;
+    const std::string wrong = argc < 3 ? first + " needs " + (kind[0] == 'a' ? "an " : "a ") + kind + ": " + choices
+                                       : unknown_command(*app.get_subcommand(first), argv[2], kind);
     if (!wrong.empty()) return fail_usage(wrong);
   }
   std::vector<std::string> words(argv + 1, argv + argc);

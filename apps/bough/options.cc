@@ -112,18 +112,18 @@ void add_plan_option(CLI::App& command, std::string& plan) {
       ->capture_default_str();
 }
 
-std::string default_model_path() {
+std::string cache_folder() {
   const auto variable = [](const char* name) {
     const char* value = std::getenv(name);
     return std::string(value == nullptr ? "" : value);
   };
-  std::string cache = variable("BOUGH_CACHE");
-  if (cache.empty()) {
-    const std::string xdg = variable("XDG_CACHE_HOME");
-    cache = (xdg.empty() ? variable("HOME") + "/.cache" : xdg) + "/bough";
-  }
-  return cache + "/models/" + default_model;
+  const std::string cache = variable("BOUGH_CACHE");
+  if (!cache.empty()) return cache;
+  const std::string xdg = variable("XDG_CACHE_HOME");
+  return (xdg.empty() ? variable("HOME") + "/.cache" : xdg) + "/bough";
 }
+
+std::string default_model_path() { return cache_folder() + "/models/" + default_model; }
 
 Result<std::string> find_model(const ModelOptions& options) {
   if (!options.model.empty()) return options.model;

@@ -6,7 +6,6 @@
 #include "answer.h"
 #include "base/check.h"
 #include "input.h"
-#include "interrupt.h"
 #include "log.h"
 
 namespace bough::cli {
@@ -23,7 +22,7 @@ struct RunOptions {
 };
 
 Status read_prompt(Conversation& conversation, const RunOptions& options, const std::string& prompt) {
-  Engine& engine = conversation.engine;
+  const Engine& engine = *conversation.engine;
   BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, engine.tokenize(prompt));
   BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), static_cast<int64_t>(tokens.size()) + options.answer.max_tokens));
   return read_tokens(conversation, tokens, true, "reading");
@@ -42,16 +41,12 @@ int run(const RunOptions& options, bool has_prompt) {
       has_prompt ? Result<std::string>(options.prompt) : read_text(options.file.empty() ? "-" : options.file);
   if (!prompt.ok()) return fail(prompt.status());
 
-  const Result<std::unique_ptr<Engine>> engine = open_engine(options.model, options.plan);
-  if (!engine.ok()) return fail(engine.status());
-  const Result<GenerateOptions> generate = generate_options(**engine, options.answer);
+  Result<Conversation> conversation = open_conversation(options.model, options.plan, options.json);
+  if (!conversation.ok()) return fail(conversation.status());
+  const Result<GenerateOptions> generate = generate_options(*conversation->engine, options.answer);
   if (!generate.ok()) return fail_options(generate.status());
-  const Result<std::unique_ptr<Session>> session = (*engine)->new_session();
-  if (!session.ok()) return fail(session.status());
-  catch_interrupt();
-  Conversation conversation{.engine = **engine, .session = **session, .json = options.json};
-  if (const Status read = read_prompt(conversation, options, *prompt); !read.ok()) return fail(read);
-  return stream_answer(conversation, *generate);
+  if (const Status read = read_prompt(*conversation, options, *prompt); !read.ok()) return fail(read);
+  return stream_answer(*conversation, *generate);
 }
 
 }  // namespace

@@ -19,11 +19,14 @@
 
 namespace bough {
 
+class FileSystem;
+
 struct EngineOptions {
   std::string model;             // path of a GGUF file
   std::string plan = "default";  // as for parse_plan: preset, JSON or file
   DType kv = DType::bf16;        // element type of the KV cache; f32 also makes attention compute in f32
   int threads = 0;               // 0: as many as the process may use
+  FileSystem* files = nullptr;   // session files go through it; null: the machine's own
 };
 
 // What a model file says, before and without loading its weights.
@@ -74,6 +77,10 @@ struct SplitPrompt {
   std::vector<TokenId> after;
 };
 
+struct RestoreOptions {
+  int64_t tokens = INT64_MAX;  // at most, rounded down to whole pages of 64
+};
+
 class Session;
 
 class Engine {
@@ -105,10 +112,15 @@ class Engine {
   Status check(const GenerateOptions& options) const;
 
   Result<std::unique_ptr<Session>> new_session();
+  // A session that holds what a session file holds (docs/sessions.md). The same appends then give the same bits as after reading it.
+  // Errors: not_found, io_error, out_of_memory; corrupt (no session file, a damaged or truncated one), unsupported (a newer format),
+  // invalid_argument (another model, tokenizer, KV type or plan, both named; of a plan only what reading depends on counts).
+  Result<std::unique_ptr<Session>> restore_session(const std::string& path, const RestoreOptions& options = {});
   int64_t cache_bytes() const;  // KV pages now held by all sessions
 
  private:
   friend class Session;
+  friend class SessionStore;
   struct Impl;
   explicit Engine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
@@ -130,6 +142,18 @@ class Session {
   Status decode(TokenId token);
   // Forgets everything from `length` on. Logits are dropped. Errors: invalid_argument (length > length()).
   Status rollback(int64_t length);
+
+  // Tokens that a session file takes: the whole pages of 64, from the start of the text, that were read by appends and are no part of a
+  // tail or of an answer.
+  int64_t savable() const;
+  // Writes a session file and puts it in the place of `path` once it is complete. Errors: invalid_argument (nothing savable), io_error.
+  Status save(const std::string& path) const;
+  // From now on writes what becomes savable to this file, as it is read; after a rollback into what was written, no more. A file that is
+  // there is added to: it must hold the beginning of this session. `label` is shown by lists of sessions. Errors: those of
+  // restore_session; invalid_argument (the file holds another text); io_error (another process writes to it).
+  Status keep(const std::string& path, const std::string& label);
+  // Why keeping has ended before its time (a full disk, say); ok otherwise. Reading goes on without it, and what was kept stays.
+  const Status& keeping() const;
 
   // Logits kept by the last append or decode, [rows, vocab], the last row last; empty if none.
   std::span<const float> logits() const;

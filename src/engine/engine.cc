@@ -59,6 +59,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     BOUGH_RETURN_IF_ERROR(check_finite(impl->weights));
     impl->info = describe(*impl->file, impl->config, impl->weights);
     impl->kv = options.kv;
+    if (options.files != nullptr) impl->files = options.files;
     BOUGH_ASSIGN_OR_RETURN(AttentionSetup setup, make_setup(options, impl->config, &impl->plan_note));
     BOUGH_ASSIGN_OR_RETURN(impl->tokenizer, Tokenizer::open(options.model));
     impl->pool = std::make_unique<PagePool>(setup.kv);

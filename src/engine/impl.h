@@ -6,7 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "bough/engine.h"
+#include "kv/session_file.h"
+#include "model/fingerprint.h"
 #include "model/forward.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
@@ -25,10 +28,17 @@ struct Engine::Impl {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<PagePool> pool;
   std::unique_ptr<Forward> forward;
+  FileSystem* files = &machine_files();
+  std::optional<Fingerprint> print;  // made when a session file first needs it
 
   const AttentionPlan& plan() const { return forward->setup().plan; }
   // Runs one step. On error the slices' sequences are as before. Turns exceptions of libraries and of the allocator into Status.
   Status step(std::span<const Slice> slices, std::vector<float>& logits);
+  // What a session file of this engine says of itself.
+  Result<SessionHeader> session_header(const std::string& label);
+  // A session of at most `tokens` of the file's tokens. Where pages are damaged: an error, or, with `damage`, the pages before them and
+  // why. REQUIRES: the file's header agrees with session_header().
+  Result<std::unique_ptr<Session>> restore(const SessionReader& reader, int64_t tokens, Status* damage);
 };
 
 struct Session::Impl {
@@ -37,8 +47,14 @@ struct Session::Impl {
   Engine::Impl* engine;
   Sequence sequence;
   std::vector<float> logits;  // of the last rows of the last append or decode
+  int64_t savable = 0;        // see Session::savable
+  std::optional<SessionWriter> writer;
+  Status keeping;
 
   Status append(std::span<const TokenId> tokens, const AppendOptions& options);
+  void rollback(int64_t length);
+  // Writes what has become savable.
+  void keep_pages();
 };
 
 // What a checked file says of itself.

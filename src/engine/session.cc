@@ -39,6 +39,8 @@ Status Session::Impl::append(std::span<const TokenId> tokens, const AppendOption
   const int64_t wanted = std::min(end - begin, std::max<int64_t>(options.logits, options.will_sample ? 1 : 0));
   const int64_t tail_from = options.will_sample ? std::max(begin, end - engine->plan().tail) : INT64_MAX;
   const Clock::time_point start = Clock::now();
+  // Pages count as read only if each is one query block: a page that two appends share has other bits than one read at once.
+  const bool grows_savable = savable == begin;
   logits.clear();
   std::vector<float> rows;
   for (int64_t at = begin; at < end;) {
@@ -51,6 +53,8 @@ Status Session::Impl::append(std::span<const TokenId> tokens, const AppendOption
     BOUGH_RETURN_IF_ERROR(engine->step({&slice, 1}, rows));
     logits.insert(logits.end(), rows.begin(), rows.end());
     at = next;
+    if (grows_savable) savable = std::min(at, std::max(begin, tail_from)) / kPageTokens * kPageTokens;
+    keep_pages();
     if (options.progress && !options.progress({at - begin, end - begin, seconds_since(start)}) && at < end) {
       logits.clear();
       return Status(Code::cancelled, "cancelled after " + std::to_string(at - begin) + " of " + std::to_string(end - begin) + " tokens");
@@ -89,9 +93,15 @@ Status Session::rollback(int64_t length) {
     return Status(Code::invalid_argument,
                   "cannot roll back to " + std::to_string(length) + ", the session holds " + std::to_string(this->length()) + " tokens");
   }
-  impl_->sequence.rollback(length);
-  impl_->logits.clear();
+  impl_->rollback(length);
   return {};
+}
+
+void Session::Impl::rollback(int64_t length) {
+  sequence.rollback(length);
+  logits.clear();
+  savable = std::min(savable, length / kPageTokens * kPageTokens);
+  if (writer && static_cast<int64_t>(writer->tokens().size()) > savable) writer.reset();
 }
 
 double Session::context_tokens() const {
@@ -108,7 +118,7 @@ Status Session::fill_with_copies(int64_t length) {
   if (length < s.length())
     return Status(Code::invalid_argument,
                   "the session already holds " + std::to_string(s.length()) + " tokens, more than " + std::to_string(length));
-  s.rollback(held);
+  impl_->rollback(held);
   BOUGH_RETURN_IF_ERROR(s.pages.extend(length));
   const auto source_pages = static_cast<size_t>(held / kPageTokens);
   const auto& pages = s.pages.pages();

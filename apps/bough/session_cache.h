@@ -1,0 +1,28 @@
+// Texts that were read before: the session files under the user's cache folder.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "answer.h"
+#include "bough/session_store.h"
+#include "cli.h"
+
+namespace bough::cli {
+
+struct SessionOptions {
+  bool off = false;
+  double budget_gigabytes = 20;
+};
+
+void add_session_options(CLI::App& command, SessionOptions& options);
+
+SessionStore session_store(const SessionOptions& options);
+
+// Gives the conversation the session that holds most of the prompt's first tokens, and lets it keep the rest of `prompt` as it is read.
+// `text` is what the list of sessions shows the beginning of. What was found, and what went wrong with files, goes to stderr. Short
+// prompts are left alone. Errors: those of SessionStore::open_session.
+Status find_session(Conversation& conversation, const SessionOptions& options, std::span<const TokenId> prompt, const std::string& text);
+
+}  // namespace bough::cli

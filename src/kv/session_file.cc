@@ -1,0 +1,173 @@
+#include "kv/session_file.h"
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+
+#include "base/check.h"
+#include "base/checksum.h"
+#include "kv/session_format.h"
+
+namespace bough {
+namespace {
+
+Status foreign(const std::string& path, const std::string& what) { return {Code::invalid_argument, "'" + path + "' " + what}; }
+
+std::string shape_of(const SessionHeader& h) {
+  return std::to_string(h.layers) + " layers of " + std::to_string(h.kv_heads) + " heads of " + std::to_string(h.head_dim) + " in " + h.kv +
+         ", " + std::to_string(h.page_bytes) + " bytes a page";
+}
+
+// A file at `path` that only this process writes to. Errors: io_error when another one does.
+Result<std::unique_ptr<File>> open_locked(FileSystem& files, const std::string& path) {
+  constexpr int kTries = 8;
+  for (int i = 0; i < kTries; ++i) {
+    BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.open(path, OpenMode::create));
+    BOUGH_ASSIGN_OR_RETURN(const bool locked, file->try_lock());
+    if (!locked) break;
+    BOUGH_ASSIGN_OR_RETURN(const bool there, file->is_at(path));  // it may have been renamed or removed before the lock
+    if (there) return file;
+  }
+  return Status(Code::io_error, "'" + path + "' is being written by another process");
+}
+
+}  // namespace
+
+Status check_session_header(const SessionHeader& own, const SessionHeader& file, const std::string& path) {
+  if (file.model_hash != own.model_hash) {
+    return foreign(path, "was read by another model, '" + file.model + "', than this one, '" + own.model + "'");
+  }
+  if (file.tokenizer_hash != own.tokenizer_hash) return foreign(path, "was read with another tokenizer than this model's");
+  if (shape_of(own) != shape_of(file)) return foreign(path, "holds " + shape_of(file) + "; needed are " + shape_of(own));
+  if (file.plan != own.plan) return foreign(path, "was read with the plan " + file.plan + "; this one is " + own.plan);
+  return {};
+}
+
+Result<SessionReader> SessionReader::open(FileSystem& files, const std::string& path) {
+  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.open(path, OpenMode::read));
+  BOUGH_ASSIGN_OR_RETURN(SessionIndex index, read_session_index(*file, path));
+  return SessionReader(path, std::move(file), std::move(index));
+}
+
+Status SessionReader::read_page(size_t page, std::byte* out) const {
+  const std::span<std::byte> bytes(out, static_cast<size_t>(index_.header.page_bytes));
+  BOUGH_RETURN_IF_ERROR(file_->read(index_.pages[page].offset, bytes));
+  if (checksum(bytes, /*seed=*/page) == index_.pages[page].sum) return {};
+  return {Code::corrupt, "'" + path_ + "' is damaged: page " + std::to_string(page) + " of " + std::to_string(index_.pages.size()) +
+                             " is not what was written"};
+}
+
+Status SessionReader::read_pages(std::span<std::byte* const> pages, size_t* whole) const {
+  const auto count = static_cast<int64_t>(pages.size());
+  std::atomic<int64_t> first_bad = count;
+  Status error;
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t i = 0; i < count; ++i) {
+    if (first_bad.load(std::memory_order_relaxed) < i) continue;
+    Status status;
+    bool failed = false;
+    try {
+      status = read_page(static_cast<size_t>(i), pages[static_cast<size_t>(i)]);
+      failed = !status.ok();
+    } catch (const std::bad_alloc&) {
+      failed = true;  // of the sentence about a failure
+    }
+    if (!failed) continue;
+#pragma omp critical(bough_session_pages)
+    if (i < first_bad.load()) {
+      first_bad = i;
+      error = status;
+    }
+  }
+  if (whole != nullptr) *whole = static_cast<size_t>(first_bad.load());
+  if (first_bad == count || !error.ok()) return error;
+  return {Code::out_of_memory, "no memory to read '" + path_ + "'"};
+}
+
+Result<SessionWriter> SessionWriter::open(FileSystem& files, const std::string& path, const SessionHeader& header) {
+  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, path));
+  SessionWriter writer(path, std::move(file));
+  BOUGH_ASSIGN_OR_RETURN(const uint64_t size, writer.file_->size());
+  if (size == 0) {
+    BOUGH_RETURN_IF_ERROR(writer.start(header));
+    return writer;
+  }
+  BOUGH_ASSIGN_OR_RETURN(writer.index_, read_session_index(*writer.file_, path));
+  BOUGH_RETURN_IF_ERROR(check_session_header(header, writer.index_.header, path));
+  BOUGH_RETURN_IF_ERROR(writer.index_.damage);
+  if (size > writer.index_.end) BOUGH_RETURN_IF_ERROR(writer.file_->truncate(writer.index_.end));
+  return writer;
+}
+
+Status SessionWriter::start(const SessionHeader& header) {
+  const std::vector<std::byte> bytes = encode_header(header);
+  const Status written = file_->write(0, bytes);
+  if (!written.ok()) {
+    static_cast<void>(file_->truncate(0));  // an empty file is a new one; the first error is the one to tell
+    return written;
+  }
+  index_.header = header;
+  index_.end = bytes.size();
+  return {};
+}
+
+Status SessionWriter::add(std::span<const TokenId> tokens, std::span<std::byte* const> pages) {
+  while (!pages.empty()) {
+    const size_t held = index_.pages.size();
+    const size_t count = std::min(pages.size(), kChunkPages);
+    const Status added = add_chunk(tokens.first(count * kPageTokens), pages.first(count));
+    if (!added.ok()) {
+      index_.pages.resize(held);
+      index_.tokens.resize(held * kPageTokens);
+      static_cast<void>(file_->truncate(index_.end));  // what cannot be cut off is an unfinished chunk
+      return added;
+    }
+    tokens = tokens.subspan(count * kPageTokens);
+    pages = pages.subspan(count);
+  }
+  return {};
+}
+
+Status SessionWriter::add_chunk(std::span<const TokenId> tokens, std::span<std::byte* const> pages) try {
+  const uint64_t first = index_.pages.size();
+  const uint64_t page_bytes = index_.header.page_bytes;
+  const uint64_t data = index_.end + record_bytes(pages.size());
+  std::vector<uint64_t> sums;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const std::span<const std::byte> page(pages[i], static_cast<size_t>(page_bytes));
+    BOUGH_RETURN_IF_ERROR(file_->write(data + i * page_bytes, page));
+    sums.push_back(checksum(page, /*seed=*/first + i));  // which ties a page to its place
+    index_.pages.push_back({data + i * page_bytes, sums.back()});
+  }
+  index_.tokens.insert(index_.tokens.end(), tokens.begin(), tokens.end());
+  const uint64_t end = data + aligned(pages.size() * page_bytes);
+  const std::vector<std::byte> record = encode_record(first, tokens, sums);
+  constexpr size_t mark = sizeof(RecordHead::mark);
+  if (end > data + pages.size() * page_bytes) BOUGH_RETURN_IF_ERROR(file_->truncate(end));
+  BOUGH_RETURN_IF_ERROR(file_->write(index_.end + mark, std::span(record).subspan(mark)));
+  BOUGH_RETURN_IF_ERROR(file_->write(index_.end, std::span(record).first(mark)));
+  file_->start_sync(index_.end, end - index_.end);
+  index_.end = end;
+  return {};
+} catch (const std::bad_alloc&) {
+  return {Code::out_of_memory, "no memory to write to '" + path_ + "'"};
+}
+
+Status SessionWriter::write_whole(FileSystem& files, const std::string& path, const SessionHeader& header, std::span<const TokenId> tokens,
+                                  std::span<std::byte* const> pages) {
+  const std::string part = path + ".part";
+  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, part));
+  SessionWriter writer(part, std::move(file));
+  const auto write = [&]() -> Status {
+    BOUGH_RETURN_IF_ERROR(writer.file_->truncate(0));  // what a process that was killed has left
+    BOUGH_RETURN_IF_ERROR(writer.start(header));
+    BOUGH_RETURN_IF_ERROR(writer.add(tokens, pages));
+    BOUGH_RETURN_IF_ERROR(writer.sync());
+    return files.rename(part, path);
+  };
+  const Status written = write();
+  if (!written.ok()) static_cast<void>(files.remove(part));  // the first error is the one to tell
+  return written;
+}
+
+}  // namespace bough

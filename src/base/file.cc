@@ -29,10 +29,14 @@ auto uninterrupted(const F& f) {
 
 class MachineFile final : public File {
  public:
-  MachineFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
-  ~MachineFile() override { close(fd_); }
+  MachineFile(const std::string& path, int flags) : path_(path), fd_(uninterrupted([&] { return ::open(path.c_str(), flags, 0600); })) {}
+  ~MachineFile() override {
+    if (fd_ >= 0) close(fd_);
+  }
   MachineFile(const MachineFile&) = delete;
   MachineFile& operator=(const MachineFile&) = delete;
+
+  int fd() const { return fd_; }
 
   Status read(uint64_t offset, std::span<std::byte> out) const override {
     while (!out.empty()) {
@@ -114,11 +118,10 @@ class MachineFiles final : public FileSystem {
   Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
     // Without O_NONBLOCK a pipe would be waited for.
     const int flags = O_CLOEXEC | O_NONBLOCK | (mode == OpenMode::read ? O_RDONLY : O_RDWR) | (mode == OpenMode::create ? O_CREAT : 0);
-    const int fd = uninterrupted([&] { return ::open(path.c_str(), flags, 0600); });
-    if (fd < 0) return failure(path, "opened", errno);
-    auto file = std::make_unique<MachineFile>(path, fd);
+    errno = 0;
+    auto file = std::make_unique<MachineFile>(path, flags);
     struct stat info {};
-    if (fstat(fd, &info) != 0) return failure(path, "opened", errno);
+    if (file->fd() < 0 || fstat(file->fd(), &info) != 0) return failure(path, "opened", errno);
     if (!S_ISREG(info.st_mode)) return Status(Code::invalid_argument, "'" + path + "' is not a regular file");
     return std::unique_ptr<File>(std::move(file));
   }

@@ -16,6 +16,10 @@ constexpr size_t kLabelTokens = 64;
 std::string reading_plan(AttentionPlan plan) {
   plan.refresh.clear();
   plan.tail = 0;
+  if (plan.tree) plan.tree->refresh = 0;
+  for (LayerOverride& layer : plan.layers) {
+    if (layer.tree) layer.tree->refresh = 0;
+  }
   return plan_json(plan);
 }
 

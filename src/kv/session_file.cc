@@ -85,8 +85,8 @@ Status SessionReader::read_pages(std::span<std::byte* const> pages, size_t* whol
 }
 
 Result<SessionWriter> SessionWriter::open(FileSystem& files, const std::string& path, const SessionHeader& header) {
-  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, path));
-  SessionWriter writer(path, std::move(file));
+  SessionWriter writer(path);
+  BOUGH_ASSIGN_OR_RETURN(writer.file_, open_locked(files, path));
   BOUGH_ASSIGN_OR_RETURN(const uint64_t size, writer.file_->size());
   if (size == 0) {
     BOUGH_RETURN_IF_ERROR(writer.start(header));
@@ -156,14 +156,18 @@ Status SessionWriter::add_chunk(std::span<const TokenId> tokens, std::span<std::
 Status SessionWriter::write_whole(FileSystem& files, const std::string& path, const SessionHeader& header, std::span<const TokenId> tokens,
                                   std::span<std::byte* const> pages) {
   const std::string part = path + ".part";
-  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, part));
-  SessionWriter writer(part, std::move(file));
+  SessionWriter writer(part);
+  BOUGH_ASSIGN_OR_RETURN(writer.file_, open_locked(files, part));
   const auto write = [&]() -> Status {
-    BOUGH_RETURN_IF_ERROR(writer.file_->truncate(0));  // what a process that was killed has left
-    BOUGH_RETURN_IF_ERROR(writer.start(header));
-    BOUGH_RETURN_IF_ERROR(writer.add(tokens, pages));
-    BOUGH_RETURN_IF_ERROR(writer.sync());
-    return files.rename(part, path);
+    try {
+      BOUGH_RETURN_IF_ERROR(writer.file_->truncate(0));  // what a process that was killed has left
+      BOUGH_RETURN_IF_ERROR(writer.start(header));
+      BOUGH_RETURN_IF_ERROR(writer.add(tokens, pages));
+      BOUGH_RETURN_IF_ERROR(writer.sync());
+      return files.rename(part, path);
+    } catch (const std::bad_alloc&) {
+      return {Code::out_of_memory, "no memory to write '" + path + "'"};
+    }
   };
   const Status written = write();
   if (!written.ok()) static_cast<void>(files.remove(part));  // the first error is the one to tell

@@ -97,7 +97,7 @@ class SessionWriter {
   Status touch() { return file_->touch(); }
 
  private:
-  SessionWriter(std::string path, std::unique_ptr<File> file) : path_(std::move(path)), file_(std::move(file)) {}
+  explicit SessionWriter(std::string path) : path_(std::move(path)) {}
   Status start(const SessionHeader& header);
   Status add_chunk(std::span<const TokenId> tokens, std::span<std::byte* const> pages);
 

@@ -27,7 +27,7 @@ class CliSessions : public testing::Test {
   CliSessions() : model_(folder_ / "tiny.gguf"), text_(folder_ / "text.txt") {
     setenv("BOUGH_CACHE", folder_.path().c_str(), 1);
     EXPECT_TRUE(write_tiny_gguf(model_, {}, 7).ok());
-    for (int i = 0; i < 300; ++i) content_ += "Line " + std::to_string(i) + " of the text. ";
+    for (int i = 0; i < 120; ++i) content_ += "Line " + std::to_string(i) + " of the text. ";
     write(content_);
   }
   ~CliSessions() override { unsetenv("BOUGH_CACHE"); }

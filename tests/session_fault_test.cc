@@ -94,7 +94,9 @@ TEST_F(SessionFault, SaveLeavesTheOldFileOrTheNewOne) {
   const int64_t count = with_faults([&] {
     ASSERT_TRUE(before->save(path).ok());
     const Status saved = session->save(path);
-    if (files_.fail_at < 0) ASSERT_TRUE(saved.ok()) << saved.message();
+    if (files_.fail_at < 0) {
+      ASSERT_TRUE(saved.ok()) << saved.message();
+    }
     if (saved.ok()) {
       ASSERT_EQ(holds(path, text_), 192);
     } else {
@@ -113,7 +115,9 @@ TEST_F(SessionFault, RestoreIsWholeOrAnError) {
   ASSERT_TRUE(session->save(path).ok());
   const int64_t count = with_faults([&] {
     const auto restored = engine_->restore_session(path);
-    if (files_.fail_at < 0 || files_.writes_only) ASSERT_TRUE(restored.ok()) << restored.status().message();
+    if (files_.fail_at < 0 || files_.writes_only) {
+      ASSERT_TRUE(restored.ok()) << restored.status().message();
+    }
     if (restored.ok()) {
       ASSERT_EQ((*restored)->length(), 192);
       expect_right(**restored);
@@ -135,7 +139,9 @@ TEST_F(SessionFault, KeepingNeverHarmsReading) {
       const Status keeping = session->keep(path, "label");
       ASSERT_TRUE(session->append(std::span(text_).first(64)).ok());
       ASSERT_TRUE(session->append(std::span(text_).subspan(64)).ok());
-      if (!session->keeping().ok()) ASSERT_THAT(session->keeping().message(), HasSubstr("fails on purpose"));
+      if (!session->keeping().ok()) {
+        ASSERT_THAT(session->keeping().message(), HasSubstr("fails on purpose"));
+      }
       expect_right(*session);
     }
     const int64_t kept = holds(path, text_);
@@ -168,7 +174,9 @@ TEST_F(SessionFault, AStoreInTroubleIsNoError) {
     const auto sessions = store.list();
     ASSERT_TRUE(sessions.ok());
     for (const StoredSession& s : *sessions) {
-      if (s.bytes > 0) ASSERT_EQ(s.damage, "");
+      if (s.bytes > 0) {
+        ASSERT_EQ(s.damage, "");
+      }
     }
   });
   EXPECT_GE(count, 20);
@@ -179,7 +187,7 @@ TEST_F(SessionFault, ADeviceThatTakesNoMore) {
   signal(SIGXFSZ, SIG_IGN);
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  const rlimit small{100'000, before.rlim_max};
+  const rlimit small{80'000, before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
   const auto session = session_of(*clean_);
   const Status keeping = session->keep(path, "");

@@ -108,9 +108,10 @@ Result<SessionStore::Match> SessionStore::best_match(Engine& engine, std::span<c
   }
   for (const FileStatus& file : *files) {
     Result<SessionReader> reader = SessionReader::open(*options_.files, path_of(id_of(file)));
+    const bool useless = reader.ok() ? reader->tokens().empty() && reader->damage().ok() : reader.status().code() == Code::corrupt;
+    if (useless) remove_if_idle(*options_.files, path_of(id_of(file)));  // its process ended too early
     if (!reader.ok() || !check_session_header(own, reader->header(), {}).ok()) continue;
     const std::span<const TokenId> held = reader->tokens();
-    if (held.empty() && reader->damage().ok()) remove_if_idle(*options_.files, path_of(id_of(file)));  // its process ended too early
     const size_t most = std::min(held.size(), text.size());
     const auto differs = std::mismatch(held.begin(), held.begin() + static_cast<std::ptrdiff_t>(most), text.begin()).first;
     const int64_t common = whole_pages(differs - held.begin());

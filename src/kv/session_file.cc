@@ -88,7 +88,8 @@ Result<SessionWriter> SessionWriter::open(FileSystem& files, const std::string& 
   SessionWriter writer(path);
   BOUGH_ASSIGN_OR_RETURN(writer.file_, open_locked(files, path));
   BOUGH_ASSIGN_OR_RETURN(const uint64_t size, writer.file_->size());
-  if (size == 0) {
+  BOUGH_ASSIGN_OR_RETURN(const bool unfinished, is_unfinished_header(*writer.file_, size));
+  if (unfinished) {
     BOUGH_RETURN_IF_ERROR(writer.start(header));
     return writer;
   }
@@ -101,11 +102,10 @@ Result<SessionWriter> SessionWriter::open(FileSystem& files, const std::string& 
 
 Status SessionWriter::start(const SessionHeader& header) {
   const std::vector<std::byte> bytes = encode_header(header);
-  const Status written = file_->write(0, bytes);
-  if (!written.ok()) {
-    static_cast<void>(file_->truncate(0));  // an empty file is a new one; the first error is the one to tell
-    return written;
-  }
+  constexpr size_t magic = sizeof(FixedHead::magic);
+  BOUGH_RETURN_IF_ERROR(file_->truncate(0));
+  BOUGH_RETURN_IF_ERROR(file_->write(magic, std::span(bytes).subspan(magic)));
+  BOUGH_RETURN_IF_ERROR(file_->write(0, std::span(bytes).first(magic)));
   index_.header = header;
   index_.end = bytes.size();
   return {};
@@ -160,8 +160,7 @@ Status SessionWriter::write_whole(FileSystem& files, const std::string& path, co
   BOUGH_ASSIGN_OR_RETURN(writer.file_, open_locked(files, part));
   const auto write = [&]() -> Status {
     try {
-      BOUGH_RETURN_IF_ERROR(writer.file_->truncate(0));  // what a process that was killed has left
-      BOUGH_RETURN_IF_ERROR(writer.start(header));
+      BOUGH_RETURN_IF_ERROR(writer.start(header));  // in place of what a process that was killed has left
       BOUGH_RETURN_IF_ERROR(writer.add(tokens, pages));
       BOUGH_RETURN_IF_ERROR(writer.sync());
       return files.rename(part, path);

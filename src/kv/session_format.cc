@@ -171,6 +171,15 @@ std::vector<std::byte> encode_record(uint64_t first_page, std::span<const TokenI
   return out;
 }
 
+Result<bool> is_unfinished_header(const File& file, uint64_t size) {
+  if (size == 0) return true;
+  FixedHead head{};
+  if (size > kMaxHeadBytes) return false;
+  BOUGH_RETURN_IF_ERROR(file.read(0, std::as_writable_bytes(std::span(&head, 1)).first(std::min<uint64_t>(size, sizeof head))));
+  const char none[sizeof head.magic] = {};
+  return std::memcmp(head.magic, none, sizeof none) == 0 && (head.byte_order == kByteOrder || head.byte_order == 0);
+}
+
 Result<SessionIndex> read_session_index(const File& file, const std::string& path) try {
   SessionIndex index;
   BOUGH_ASSIGN_OR_RETURN(const uint64_t size, file.size());

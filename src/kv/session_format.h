@@ -18,7 +18,7 @@ constexpr uint64_t aligned(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
 
 // Header: FixedHead, the four texts, zeros to a multiple of 8, checksum of all before.
 struct FixedHead {
-  char magic[8];
+  char magic[8];  // written last, zeros until then
   uint32_t version;
   uint32_t byte_order;  // kByteOrder as the writing machine has it
   uint32_t bytes;       // of the whole header
@@ -51,6 +51,9 @@ constexpr size_t record_bytes(size_t pages) {
 // Texts are cut so that the header stays within its limit.
 std::vector<std::byte> encode_header(const SessionHeader& header);
 std::vector<std::byte> encode_record(uint64_t first_page, std::span<const TokenId> tokens, std::span<const uint64_t> sums);
+
+// Whether the file is empty or a header whose writer ended before it was whole. Errors: io_error.
+Result<bool> is_unfinished_header(const File& file, uint64_t size);
 
 // Header and records of a file, all checked; errors and damage as for SessionReader::open.
 Result<SessionIndex> read_session_index(const File& file, const std::string& path);

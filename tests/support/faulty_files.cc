@@ -19,7 +19,7 @@ class FaultyFile final : public File {
   Status write(uint64_t offset, std::span<const std::byte> bytes) override {
     const Status fault = owner_->next(true);
     if (fault.ok()) return file_->write(offset, bytes);
-    static_cast<void>(file_->write(offset, bytes.first(bytes.size() / 2)));
+    static_cast<void>(file_->write(offset, bytes.first(bytes.size() / 16 * 8)));
     return fault;
   }
   Status truncate(uint64_t bytes) override {

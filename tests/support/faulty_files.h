@@ -12,7 +12,8 @@ namespace bough::test {
 
 class FaultyFiles final : public FileSystem {
  public:
-  // Every operation on a file or a folder counts. A write that fails has written half of its bytes.
+  // Every operation on a file or a folder counts. A write that fails has written half of its bytes, whole words
+  // of 8 as a system does.
   int64_t operations = 0;
   int64_t fail_at = -1;      // the number of the first one that fails; -1: none
   bool fail_on = false;      // those after it fail too

@@ -136,7 +136,7 @@ TEST_P(Traps, EveryKvHeadDecodesItsOwnList) {
     const auto second = tokens_of(state, 1, 8, rows[static_cast<size_t>(row)].length);
     ASSERT_NE(first, second) << "otherwise nothing is shown";
     for (int head = 0; head < shape.heads; ++head) {
-      const size_t at = static_cast<size_t>((row * shape.heads + head) * shape.d);
+      const size_t at = static_cast<size_t>(int64_t{row * shape.heads + head} * shape.d);
       const auto q = std::span(input.q).subspan(at, static_cast<size_t>(shape.d));
       const auto got = std::span(o).subspan(at, static_cast<size_t>(shape.d));
       const int kv_head = head / 3;
@@ -179,7 +179,9 @@ TEST_P(Traps, NoScanReadsKeysBeyondItsQueries) {
     AttentionCase c(shape, {{.length = 768, .first_row = 320}}, 74);
     const Input input = c.input();
     const RopeTable rope = c.rope(kRopePositions);
-    Layer layer(two_stages(64, 128, 64, scan), shape, GetParam().body);
+    AttentionPlan plan = two_stages(64, 128, 64, scan);
+    plan.stages[1].keep = 128;
+    Layer layer(plan, shape, GetParam().body);
     const auto before = all_lists(layer.prune(input.batch, input.q, rope), input.batch);
     auto random = test::random_of(75, 0, 0);
     for (int64_t token = 448; token < 768; ++token) {
@@ -228,7 +230,10 @@ TEST_P(Traps, ChunksAreCountedFromTheSinks) {
     const bool in_third = token >= 64 + 3 * 128 && token < 64 + 4 * 128;
     for (int head = 0; head < shape.kv_heads; ++head) c.set_key(0, token, head, in_third ? high : low);
   }
-  Layer layer(two_stages(128, 256, 128), shape, GetParam().body);
+  AttentionPlan plan = two_stages(128, 256, 128);
+  plan.stages[1].keep = 128;
+  ASSERT_TRUE(validate_plan(plan).ok()) << validate_plan(plan).message();
+  Layer layer(plan, shape, GetParam().body);
   const BlockList lists = layer.prune(input.batch, input.q, c.rope(kRopePositions, 0));
   EXPECT_EQ(list_of(lists, 0, 0), run_of(64 + 3 * 128, 8, 16)) << "one chunk of the first stage, all of it";
 }
@@ -257,18 +262,18 @@ TEST_P(Traps, TwelveMillionTokensOfEightHeads) {
   for (int64_t token = 0; token < 320; ++token) {
     for (int head = 0; head < 8; ++head) c.set_key(0, token, head, token >= 256 && head == 7 ? hot : cold);
   }
-  constexpr int64_t kLength = 12'000'000;
-  constexpr int64_t kHot = 64 + 1024 * 11'686;  // a chunk of the first stage
-  static_assert(kHot * 8 > 90'000'000);
+  constexpr int64_t length = 12'000'000;
+  constexpr int64_t hot_start = 64 + 1024 * 11'686;  // a chunk of the first stage
+  static_assert(hot_start * 8 > 90'000'000);
   std::vector<std::byte*> pages;
-  for (int64_t t = 0; t < kLength; t += kPageTokens)
-    pages.push_back(c.pages(0).pages[t >= kHot && t < kHot + 1024 ? 4 : t / kPageTokens % 4]);
+  for (int64_t t = 0; t < length; t += kPageTokens)
+    pages.push_back(c.pages(0).pages[t >= hot_start && t < hot_start + 1024 ? 4 : t / kPageTokens % 4]);
   Batch batch;
   batch.ids = {0};
-  batch.positions = {kLength - 1};
+  batch.positions = {length - 1};
   batch.row_seq = {0};
-  batch.sequences = {{pages.data(), kLength}};
-  batch.blocks = {{0, 0, 1, kLength - 1}};
+  batch.sequences = {{pages.data(), length}};
+  batch.blocks = {{0, 0, 1, length - 1}};
   batch.decode_rows = 1;
   const AttentionPlan plan =
       plan_of(R"({"sinks":64,"window":2048,"stages":[{"chunk":1024},{"chunk":64,"keep":65536},{"chunk":8,"keep":8192}],"k":256,)"
@@ -278,9 +283,9 @@ TEST_P(Traps, TwelveMillionTokensOfEightHeads) {
   const std::vector<float> o = layer.decode(batch, q, c.rope(kRopePositions, 0));
   const LayerState& state = layer.state(0);
   ASSERT_EQ(state.selected_count, 32);
-  EXPECT_EQ(std::vector<int32_t>(state.selected.begin() + 7 * 32, state.selected.end()), run_of(kHot, 8, 32));
+  EXPECT_EQ(std::vector<int32_t>(state.selected.begin() + 7 * 32, state.selected.end()), run_of(hot_start, 8, 32));
   EXPECT_EQ(std::vector<int32_t>(state.selected.begin(), state.selected.begin() + 32), run_of(64, 8, 32)) << "all alike";
-  EXPECT_EQ(state.w0, (kLength - 2048) / 8 * 8);
+  EXPECT_EQ(state.w0, (length - 2048) / 8 * 8);
   std::vector<float> mean(32);
   for (int64_t token = 256; token < 320; ++token) {
     const std::vector<float> v = c.value(0, token, 7);

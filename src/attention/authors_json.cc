@@ -125,8 +125,9 @@ Status read_layers(const Json& value, Path path, std::vector<AuthorsLayer>& laye
     BOUGH_RETURN_IF_ERROR(check_type(value[i], Json::value_t::object, at));
     BOUGH_RETURN_IF_ERROR(read_fields(value[i], fields, at + ".", layers.emplace_back()));
     if (layers[i].stages.size() != layers[0].stages.size()) {
-      return invalid(at + ".stages has " + std::to_string(layers[i].stages.size()) + " entries, must have as many as " + path +
-                     "[0].stages, " + std::to_string(layers[0].stages.size()));
+      std::string message = at + ".stages has " + std::to_string(layers[i].stages.size()) + " entries, must have as many as ";
+      message += path + "[0].stages, " + std::to_string(layers[0].stages.size());
+      return invalid(std::move(message));
     }
   }
   return {};

@@ -33,7 +33,7 @@ std::span<const std::string_view> representative_names();
 
 template <typename T>
 std::string name(std::span<const std::string_view> names, T value) {
-  return std::string(names[static_cast<size_t>(value)]);
+  return std::string{names[static_cast<size_t>(value)]};
 }
 
 std::optional<AttentionPlan> find_preset(std::string_view name);

@@ -85,6 +85,7 @@ TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
                                                                                        {"eval"},
                                                                                        {"eval", "passkey"},
                                                                                        {"eval", "ppl"},
+                                                                                       {"eval", "mass"},
                                                                                        {"sessions"},
                                                                                        {"sessions", "list"},
                                                                                        {"sessions", "rm"}}) {
@@ -106,8 +107,8 @@ TEST_F(Cli, NothingAtAllShowsTheHelp) {
 
 TEST_F(Cli, UnknownCommandsAndOptions) {
   expect_error({"frobnicate"}, usage, "there is no command 'frobnicate'; known are ask, run, inspect, tokenize, bench, eval, sessions");
-  expect_error({"eval"}, usage, "eval needs a task: passkey or ppl");
-  expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, ppl");
+  expect_error({"eval"}, usage, "eval needs a task: passkey, ppl or mass");
+  expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, ppl, mass");
   expect_error({"sessions"}, usage, "sessions needs an action: list or rm");
   expect_error({"sessions", "frobnicate"}, usage, "there is no action 'frobnicate'; known are list, rm");
   expect_error({"ask", text_, "why?", "--frobnicate"}, usage, "--frobnicate");
@@ -185,6 +186,7 @@ TEST_F(Cli, NumbersOutOfRange) {
   expect_error({"tokenize", "a", "--head", "0"}, usage, "--head: 0 is outside 1 to");
   expect_error({"bench", "--what", "both"}, usage, "'both' is none of prefill, decode, all");
   expect_error({"bench", "--depths", "0,-1"}, usage, "-1 is outside 0 to 16777216");
+  expect_error({"eval", "mass", "--blocks", "0"}, usage, "--blocks: 0 is outside 1 to 1000");
   expect_error({"eval", "passkey", "--trials", "0"}, usage, "--trials: 0 is outside 1 to 10000");
 }
 

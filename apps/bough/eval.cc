@@ -13,6 +13,7 @@
 #include "eval/passkey.h"
 #include "eval/ppl.h"
 #include "eval/report.h"
+#include "eval_mass.h"
 #include "format.h"
 #include "input.h"
 #include "interrupt.h"
@@ -270,10 +271,11 @@ void add_ppl(CLI::App& eval, Action& action) {
 }  // namespace
 
 void add_eval(CLI::App& app, Action& action) {
-  CLI::App* command = app.add_subcommand("eval", "Measure quality: passkey, ppl");
+  CLI::App* command = app.add_subcommand("eval", "Measure quality: passkey, ppl, mass");
   command->require_subcommand(1);
   add_passkey(*command, action);
   add_ppl(*command, action);
+  add_eval_mass(*command, action);
   command->footer(
       "Example:\n"
       "  bough eval passkey --lengths 8192 --text filler\n"

@@ -82,6 +82,7 @@ struct RestoreOptions {
 };
 
 class Session;
+struct LayerView;
 
 class Engine {
  public:
@@ -116,6 +117,8 @@ class Engine {
   // Errors: not_found, io_error, out_of_memory; corrupt (no session file, a damaged or truncated one), unsupported (a newer format),
   // invalid_argument (another model, tokenizer, KV type or plan, both named; of a plan only what reading depends on counts).
   Result<std::unique_ptr<Session>> restore_session(const std::string& path, const RestoreOptions& options = {});
+  // For measurements: shows every layer of every step to `observer`, until observe({}). LayerView is in src/attention/observer.h.
+  void observe(std::function<void(const LayerView&)> observer);
   int64_t cache_bytes() const;  // KV pages now held by all sessions
 
  private:

@@ -108,6 +108,8 @@ Result<std::unique_ptr<Session>> Engine::new_session() {
   }
 }
 
+void Engine::observe(std::function<void(const LayerView&)> observer) { impl_->forward->observe(std::move(observer)); }
+
 Status Engine::Impl::step(std::span<const Slice> slices, std::vector<float>& logits) {
   omp_set_num_threads(threads);
   std::vector<int64_t> lengths;

@@ -60,6 +60,7 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
   const RopeTable& rope = ropes_[static_cast<size_t>(own.rope)];
   bodies.kv_write({&batch, setup_.kv, layer, act_.k.data(), act_.v.data()});
   const BlockList lists = pruner_.run(batch, layer, act_.q.data(), rope, states);
+  if (observer_) observer_({setup_, batch, layer, act_.q.data(), lists, rope});
   if (batch.decode_rows > 0) {
     BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope, states));
     std::vector<const WorkingSet*> sets;

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "attention/prune.h"
+#include "attention/observer.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "steps/model_bodies.h"
@@ -22,6 +22,9 @@ class Forward {
   // Reads the batch's rows into the pages and leaves [logit_rows, vocab] in `logits`. states: the attention states of the decode rows'
   // sequences, in row order. Throws std::bad_alloc. Errors: out_of_memory.
   Status run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits);
+
+  // Called once a layer from now on; empty: no more.
+  void observe(LayerObserver observer) { observer_ = std::move(observer); }
 
   const AttentionSetup& setup() const { return setup_; }
 
@@ -49,6 +52,7 @@ class Forward {
   Pruner pruner_;
   PackedWeightsPtr packed_;
   Activations act_;
+  LayerObserver observer_;
 };
 
 }  // namespace bough

@@ -1,0 +1,22 @@
+// What a layer searched with and what it selected, shown to measurements.
+#pragma once
+
+#include <functional>
+
+#include "attention/prune.h"
+
+namespace bough {
+
+// One layer of one step, after kv_write: the pages hold the batch's keys.
+struct LayerView {
+  const AttentionSetup& setup;
+  const Batch& batch;
+  int layer;
+  const float* q;          // [t, hq, d] un-rotated, not scaled
+  const BlockList& lists;  // of the decode blocks only those whose context was renewed in this step have a list
+  const RopeTable& rope;
+};
+
+using LayerObserver = std::function<void(const LayerView&)>;
+
+}  // namespace bough

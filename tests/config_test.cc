@@ -90,14 +90,15 @@ TEST(Config, RopeScalingAndFactors) {
   EXPECT_EQ(config.rope.scale, 4.0);
   ASSERT_EQ(config.rope.factors.size(), 8u);
   EXPECT_EQ(config.rope.factors[0], 1.0f);
-  const RopeParams params = rope_params(config.rope);
+  const RopeParams params = rope_params(config.rope, 64);
   ASSERT_EQ(params.frequencies.size(), 8u);
   EXPECT_DOUBLE_EQ(params.frequencies[0], 0.25);
   EXPECT_NEAR(params.frequencies[4], std::pow(10000.0, -0.5) / 4 / config.rope.factors[4], 1e-12);
 }
 
 TEST(ConfigRefuses, Architectures) {
-  expect_refused("general.architecture", "mamba", Code::unsupported, "'mamba' is not supported, 'llama', 'qwen2' and 'qwen3' are");
+  expect_refused("general.architecture", "mamba", Code::unsupported,
+                 "'mamba' is not supported, 'llama', 'qwen2', 'qwen3', 'gemma2', 'gemma3' and 'phi3' are");
   expect_refused("general.architecture", uint32_t{1}, Code::corrupt, "'general.architecture' is u32");
   GgufBuilder builder = tiny();
   builder.erase("general.architecture");
@@ -156,10 +157,16 @@ TEST(ConfigRefuses, HeadsThatDoNotFit) {
 
 TEST(ConfigRefuses, WhatIsNotComputed) {
   expect_refused("llama.expert_count", uint32_t{8}, Code::unsupported, "mixture of 8 experts");
-  expect_refused("llama.rope.scaling.type", "yarn", Code::unsupported, "'yarn' is not supported");
-  expect_refused("llama.rope.scaling.attn_factor", 1.5f, Code::unsupported, "attention factor 1.5");
+  expect_refused("llama.rope.scaling.type", "dynamic", Code::unsupported,
+                 "'dynamic' is not supported, 'none', 'linear', 'yarn' and 'longrope' are");
+  for (const char* name : {"attention.scale", "attention.clamp_kqv", "logit_scale", "residual_scale", "embedding_scale",
+                           "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_log_multiplier"}) {
+    const std::string key = std::string("llama.") + name;
+    expect_refused(key, 0.5f, Code::unsupported, "'" + key + "' is 0.5, only ");
+  }
   expect_refused("llama.attention.causal", false, Code::unsupported, "not causal");
-  expect_refused("llama.attention.sliding_window", uint32_t{512}, Code::unsupported, "window of 512 tokens");
+  expect_refused("llama.attention.sliding_window", uint32_t{512}, Code::unsupported,
+                 "window of 512 tokens, which is not supported for the architecture 'llama'");
   expect_refused("split.count", uint32_t{3}, Code::unsupported, "one of 3 parts");
 }
 

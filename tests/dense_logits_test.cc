@@ -34,32 +34,116 @@ TinyModel shape(int heads, int kv_heads, int head_dim) {
   return model;
 }
 
-std::vector<Family> families() {
+TinyModel of(const char* arch, TinyModel model) {
+  model.arch = arch;
+  return model;
+}
+
+std::vector<Family> llamas() {
   std::vector<Family> all = {{"group_1", shape(4, 4, 16)}, {"group_3", shape(9, 3, 32)}, {"group_8", shape(8, 1, 64)}};
-  all.push_back({"untied", shape(4, 2, 16)});
-  all.back().spec.tied = false;
-  all.push_back({"rope_factors", shape(6, 2, 32)});
-  all.back().spec.rope_factors = true;
-  all.back().spec.rope_base = 500000;
-  all.push_back({"linear_rope_scaling", shape(4, 2, 16)});
-  all.back().spec.rope_scale = 4;
-  all.push_back({"deep", shape(4, 2, 32)});
-  all.back().spec.layers = 6;
-  all.back().spec.d_model = 96;
-  for (const char* arch : {"qwen2", "qwen3"}) {
-    all.push_back({std::string(arch) + "_tied", shape(6, 2, 32)});
-    all.back().spec.arch = arch;
-    if (std::string(arch) == "qwen2") all.back().spec.d_model = 192;  // llama.cpp takes no other width of the heads
-    all.back().spec.rope_base = 1e6;
-    all.push_back({std::string(arch) + "_untied", all.back().spec});
-    all.back().spec.tied = false;
-    all.back().spec.biases = true;
+  const auto add = [&all](const char* name, const TinyModel& spec) -> TinyModel& {
+    all.push_back({name, spec});
+    return all.back().spec;
+  };
+  add("untied", shape(4, 2, 16)).tied = false;
+  TinyModel& factors = add("rope_factors", shape(6, 2, 32));
+  factors.rope_factors = true;
+  factors.rope_base = 500000;
+  add("linear_rope_scaling", shape(4, 2, 16)).rope_scale = 4;
+  TinyModel& deep = add("deep", shape(4, 2, 32));
+  deep.layers = 6;
+  deep.d_model = 96;
+  add("llama_biases", shape(4, 2, 16)).biases = true;
+  TinyModel& fused = add("llama_fused_qkv", shape(4, 2, 32));
+  fused.biases = true;
+  fused.fused_qkv = true;
+  TinyModel& yarn = add("llama_yarn", shape(4, 2, 64));
+  yarn.rope_scaling = "yarn";
+  yarn.rope_scale = 4;
+  yarn.original_context = 256;
+  TinyModel& window = add("llama_window_beyond_the_context", shape(4, 2, 16));
+  window.sliding_window = 4096;
+  return all;
+}
+
+std::vector<Family> qwens() {
+  std::vector<Family> all;
+  for (const std::string arch : {"qwen2", "qwen3"}) {
+    TinyModel spec = of(arch.c_str(), shape(6, 2, 32));
+    if (arch == "qwen2") spec.d_model = 192;  // llama.cpp takes no other width of the heads
+    spec.rope_base = 1e6;
+    all.push_back({arch + "_tied", spec});
+    TinyModel untied = spec;
+    untied.tied = false;
+    untied.biases = true;
+    all.push_back({arch + "_untied", untied});
+    TinyModel yarn = spec;
+    yarn.rope_scaling = "yarn";
+    yarn.rope_scale = 2.5;
+    yarn.rope_magnitude = 1.25;
+    yarn.original_context = 200;
+    all.push_back({arch + "_yarn", yarn});
   }
-  all.push_back({"llama_biases", shape(4, 2, 16)});
-  all.back().spec.biases = true;
-  all.push_back({"llama_fused_qkv", shape(4, 2, 32)});
-  all.back().spec.biases = true;
-  all.back().spec.fused_qkv = true;
+  return all;
+}
+
+std::vector<Family> gemmas() {
+  std::vector<Family> all;
+  TinyModel gemma = of("gemma3", shape(4, 2, 32));
+  gemma.layers = 7;  // the sixth sees all keys, the others a window
+  gemma.rope_base = 1e6;
+  gemma.sliding_window = 48;
+  all.push_back({"gemma3", gemma});
+  TinyModel scaled = gemma;
+  scaled.rope_scale = 8;
+  scaled.sliding_period = 2;
+  scaled.sliding_rope_base = 20000;
+  scaled.logit_softcap = 2;
+  scaled.tied = false;
+  all.push_back({"gemma3_scaled", scaled});
+  TinyModel pattern = gemma;
+  pattern.layers = 4;
+  pattern.sliding_period = 3;
+  pattern.sliding_array = true;
+  pattern.sliding_window = 129;
+  all.push_back({"gemma3_pattern_by_layer", pattern});
+  TinyModel no_window = gemma;
+  no_window.layers = 2;
+  no_window.sliding_window = 0;
+  all.push_back({"gemma3_no_window", no_window});
+  TinyModel capped = of("gemma2", shape(4, 2, 32));
+  capped.sliding_window = 64;
+  capped.attention_softcap = 3;
+  capped.logit_softcap = 2;
+  all.push_back({"gemma2", capped});
+  return all;
+}
+
+std::vector<Family> phis() {
+  std::vector<Family> all;
+  TinyModel phi = of("phi3", shape(4, 2, 16));
+  phi.tied = false;
+  all.push_back({"phi3", phi});
+  TinyModel partial = phi;
+  partial.tied = true;
+  partial.d_model = 128;
+  partial.head_dim = 32;
+  partial.rope_dims = 24;
+  all.push_back({"phi3_partial_rotation", partial});
+  TinyModel factors = partial;
+  factors.rope_scaling = "longrope";
+  factors.long_factors = true;
+  factors.rope_magnitude = 1.19;
+  factors.original_context = 128;
+  all.push_back({"phi3_long_factors", factors});
+  factors.original_context = 1024;
+  all.push_back({"phi3_short_factors", factors});
+  return all;
+}
+
+std::vector<Family> families() {
+  std::vector<Family> all;
+  for (const std::vector<Family>& some : {llamas(), qwens(), gemmas(), phis()}) all.insert(all.end(), some.begin(), some.end());
   return all;
 }
 
@@ -102,6 +186,30 @@ TEST_P(DenseLogits, LongerTexts) {
   const auto session = session_of(*engine);
   ASSERT_TRUE(session->append(text, {.will_sample = true, .logits = 70}).ok());
   EXPECT_LE(relative_error(session->logits(), reference->logits(text, 70)), kTolerance);
+}
+
+// Phi 3's window slides in every layer: two layers of 48 tokens reach 94 back and no further, in an append and in decode.
+TEST(SlidingWindow, ReachesAsFarAsTheLayers) {
+  TinyModel spec = of("phi3", shape(4, 2, 16));
+  spec.sliding_window = 48;
+  const test::TinyFile file(spec);
+  const auto last_logits = [&file](const std::vector<TokenId>& text, size_t decoded) {
+    const auto engine = file.engine("dense");
+    const auto session = session_of(*engine);
+    EXPECT_TRUE(session->append(std::span(text).first(text.size() - decoded), {.will_sample = true}).ok());
+    for (size_t i = text.size() - decoded; i < text.size(); ++i) EXPECT_TRUE(session->decode(text[i]).ok());
+    return logits_of(*session);
+  };
+  const std::vector<TokenId> text = test::tiny_text(300);
+  for (const size_t decoded : {size_t{0}, size_t{150}}) {
+    const std::vector<float> expected = last_logits(text, decoded);
+    for (const size_t back : {size_t{94}, size_t{95}}) {  // two layers: 47 tokens back, and 47 from there
+      std::vector<TokenId> other = text;
+      TokenId& token = other[text.size() - 1 - back];
+      token = token == 3 ? 4 : 3;
+      EXPECT_EQ(test::same_bits(last_logits(other, decoded), expected), back > 94) << back << " back, " << decoded << " decoded";
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, DenseLogits, testing::ValuesIn(families()), [](const auto& info) { return info.param.name; });

@@ -189,6 +189,25 @@ TEST_P(SameBits, AloneEqualsInABatch) {
   }
 }
 
+// Biases, head norms, post norms, sliding windows and several RoPE tables keep the rules too.
+TEST_P(SameBits, EveryFamily) {
+  const std::vector<TokenId> text = tiny_text(500), decoded = tiny_text(5, 6);
+  for (const char* arch : {"qwen2", "qwen3", "gemma2", "gemma3", "phi3"}) {
+    TinyModel spec = test::peaked_model();
+    spec.arch = arch;
+    if (spec.arch.starts_with("gemma")) {
+      spec.sliding_window = 100;
+      spec.sliding_period = 2;
+    }
+    const TinyFile file(spec);
+    const auto alone = file.engine(test::kSmallPlan, GetParam(), 1), many = file.engine(test::kSmallPlan, GetParam(), 3);
+    ASSERT_TRUE(alone != nullptr && many != nullptr);
+    const AppendOptions options{.will_sample = true, .logits = 60};
+    const std::vector<float> whole = run(*alone, text, {}, options, decoded);
+    EXPECT_TRUE(same_bits(run(*many, text, {64, 384}, options, decoded), whole)) << arch;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, SameBits, testing::Values(DType::f32, DType::bf16), [](const auto& info) { return name_of(info.param); });
 
 }  // namespace

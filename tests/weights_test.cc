@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <tuple>
 
 #include "ggml.h"
 #include "llama.h"
@@ -74,6 +75,43 @@ TEST(Weights, TiedOutputIsTheEmbedding) {
   EXPECT_EQ(weights->output.weight.data, weights->embedding.data);
 }
 
+const std::byte* bytes_of(const Model& model, const char* name) { return model.file.data(*model.file.find_tensor(name)).data(); }
+
+// Parts of a fused tensor point into it.
+TEST(Weights, FusedTensorsAreNotCopied) {
+  for (const int type : {GGML_TYPE_F32, GGML_TYPE_Q8_0}) {
+    TinyModel spec{.arch = "phi3", .type = type};
+    spec.biases = true;
+    const Model model(spec);
+    const Result<Weights> weights = model.bind();
+    ASSERT_TRUE(weights.ok()) << weights.status().message();
+    const LayerWeights& layer = weights->layers[1];
+    const size_t row = ggml_row_size(static_cast<ggml_type>(type), 64);
+    EXPECT_EQ(layer.q.weight.data, bytes_of(model, "blk.1.attn_qkv.weight"));
+    EXPECT_EQ(layer.k.weight.data, bytes_of(model, "blk.1.attn_qkv.weight") + 64 * row);
+    EXPECT_EQ(layer.v.weight.data, bytes_of(model, "blk.1.attn_qkv.weight") + 96 * row);
+    EXPECT_EQ(layer.v.weight.rows, 32);
+    EXPECT_EQ(layer.v.bias.data, bytes_of(model, "blk.1.attn_qkv.bias") + 96 * sizeof(float));
+    EXPECT_EQ(layer.v.bias.cols, 32);
+    EXPECT_EQ(layer.gate.weight.data, bytes_of(model, "blk.1.ffn_up.weight"));
+    EXPECT_EQ(layer.up.weight.data, bytes_of(model, "blk.1.ffn_up.weight") + 128 * row);
+    EXPECT_EQ(layer.up.weight.rows, 128);
+    EXPECT_TRUE(check_finite(*weights).ok());
+  }
+}
+
+TEST(Weights, OptionalTensorsOfTheFamilies) {
+  const Model plain(TinyModel{}), qwen(TinyModel{.arch = "qwen3"}), gemma(TinyModel{.arch = "gemma3"});
+  const LayerWeights without = plain.bind()->layers[0], head_norms = qwen.bind()->layers[0], all_norms = gemma.bind()->layers[0];
+  for (const Tensor* tensor : {&without.q_norm, &without.post_attn_norm, &without.q.bias, &head_norms.post_ffn_norm}) {
+    EXPECT_EQ(tensor->data, nullptr);
+  }
+  EXPECT_EQ(head_norms.k_norm.data, bytes_of(qwen, "blk.0.attn_k_norm.weight"));
+  EXPECT_EQ(head_norms.k_norm.cols, 16);
+  EXPECT_EQ(all_norms.post_attn_norm.data, bytes_of(gemma, "blk.0.post_attention_norm.weight"));
+  EXPECT_EQ(all_norms.post_ffn_norm.data, bytes_of(gemma, "blk.0.post_ffw_norm.weight"));
+}
+
 TEST(Weights, EveryElementTypeIsFinite) {
   for (const int type : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q5_1}) {
     const Model model(TinyModel{.type = type});
@@ -91,6 +129,41 @@ TEST(WeightsRefuse, MissingTensors) {
     GgufBuilder builder = tiny();
     builder.erase_tensor(name);
     expect_refused(builder, Code::corrupt, "the tensor '" + std::string(name) + "' is missing");
+  }
+}
+
+TEST(WeightsRefuse, WhatAFamilyNeeds) {
+  const std::pair<const char*, const char*> missing[] = {{"qwen3", "blk.1.attn_q_norm.weight"},
+                                                         {"gemma2", "blk.0.post_attention_norm.weight"},
+                                                         {"gemma3", "blk.1.post_ffw_norm.weight"},
+                                                         {"gemma3", "blk.0.attn_k_norm.weight"},
+                                                         {"phi3", "blk.1.ffn_up.weight"}};
+  for (const auto& [arch, name] : missing) {
+    GgufBuilder builder = tiny({.arch = arch});
+    builder.erase_tensor(name);
+    expect_refused(builder, Code::corrupt, "the tensor '" + std::string(name) + "' is missing");
+  }
+  GgufBuilder builder = tiny({.arch = "phi3"});
+  builder.set_tensor("blk.0.ffn_up.weight", {64, 128}, std::vector<float>(64 * 128, 0.1f));
+  expect_refused(builder, Code::corrupt, "'blk.0.ffn_up.weight' has the shape [64, 128], it must be [64, 256]");
+  builder = tiny({.arch = "phi3"});
+  builder.set_tensor("blk.0.attn_qkv.weight", {64, 64}, std::vector<float>(64 * 64, 0.1f));
+  expect_refused(builder, Code::corrupt, "'blk.0.attn_qkv.weight' has the shape [64, 64], it must be [64, 128]");
+  builder = tiny({.arch = "qwen2"});
+  builder.set_tensor("blk.0.attn_v.bias", {64}, std::vector<float>(64));
+  expect_refused(builder, Code::corrupt, "'blk.0.attn_v.bias' has the shape [64], it must be [32]");
+}
+
+TEST(WeightsRefuse, TensorsOfOtherFamilies) {
+  const std::tuple<const char*, const char*, int64_t> strangers[] = {{"qwen2", "rope_freqs.weight", 8},
+                                                                     {"qwen3", "blk.0.attn_output.bias", 64},
+                                                                     {"llama", "output.bias", tiny_vocab_size()},
+                                                                     {"gemma3", "blk.0.ffn_down.bias", 64},
+                                                                     {"phi3", "blk.0.attn_q.bias", 64}};
+  for (const auto& [arch, name, size] : strangers) {
+    GgufBuilder builder = tiny({.arch = arch});
+    builder.set_tensor(name, {size}, std::vector<float>(static_cast<size_t>(size), 1.0f));
+    expect_refused(builder, Code::unsupported, "'" + std::string(name) + "' is not used for the architecture '" + arch + "'");
   }
 }
 
@@ -153,6 +226,22 @@ TEST(CheckFinite, FindsTheFirstPlace) {
   }
   expect_found(GGML_TYPE_Q8_0, 3, 32, kNan);
   expect_found(GGML_TYPE_Q4_0, 126, 0, kNan);
+}
+
+TEST(CheckFinite, LooksIntoBiasesAndNorms) {
+  for (const auto& [arch, name, size] :
+       {std::tuple("qwen2", "blk.1.attn_k.bias", 32), std::tuple("qwen3", "blk.1.attn_k_norm.weight", 16),
+        std::tuple("gemma3", "blk.0.post_ffw_norm.weight", 64), std::tuple("qwen2", "output.bias", tiny_vocab_size())}) {
+    GgufBuilder builder = tiny({.arch = arch});
+    std::vector<float> values(static_cast<size_t>(size), 1.0f);
+    values[5] = kNan;
+    builder.set_tensor(name, {size}, values);
+    const Model model(builder);
+    const Result<Weights> weights = model.bind();
+    ASSERT_TRUE(weights.ok()) << weights.status().message();
+    EXPECT_THAT(check_finite(*weights).message(),
+                HasSubstr("'" + std::string(name) + "' holds a value that is not finite, at row 0 and column 5"));
+  }
 }
 
 // llama.cpp itself loads the file and runs it. Returns the last token's logits.

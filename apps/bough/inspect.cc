@@ -77,6 +77,11 @@ void print_inspection(const Inspection& inspection, DType kv) {
   line("heads", std::to_string(info.heads) + " of " + std::to_string(info.head_dim) + ", KV heads " + std::to_string(info.kv_heads));
   line("vocabulary", grouped(info.vocab));
   line("trained context", grouped(info.trained_context) + " tokens");
+  line("positions", info.rope_scaling.empty() ? "not scaled" : info.rope_scaling);
+  if (info.sliding_layers > 0) {
+    line("sliding layers", std::to_string(info.sliding_layers) + " of " + std::to_string(info.layers) + " see the last " +
+                               grouped(info.sliding_window) + " tokens");
+  }
   line("chat template", info.chat_template.empty() ? "none" : grouped(static_cast<int64_t>(info.chat_template.size())) + " bytes");
   const int64_t sees = inspection.plan.context_tokens();
   line("plan", plan_json(inspection.plan));
@@ -112,6 +117,9 @@ std::string inspection_json(const Inspection& inspection, DType kv) {
                      {"head_dim", info.head_dim},
                      {"vocab", info.vocab},
                      {"trained_context", info.trained_context},
+                     {"rope_scaling", info.rope_scaling},
+                     {"sliding_layers", info.sliding_layers},
+                     {"sliding_window", info.sliding_window},
                      {"chat_template", info.chat_template},
                      {"kv", name_of(kv)},
                      {"kv_bytes_per_token", info.kv_bytes_per_token(kv)},

@@ -41,6 +41,9 @@ struct ModelInfo {
   int ffn = 0;
   int64_t vocab = 0;
   int64_t trained_context = 0;  // tokens
+  int sliding_layers = 0;       // layers that see only the last `sliding_window` tokens
+  int64_t sliding_window = 0;
+  std::string rope_scaling;  // how positions are scaled, for example "linear by 8"; empty when they are not
   int64_t parameters = 0;
   int64_t file_bytes = 0;
   int64_t weight_bytes = 0;   // bytes of weights that one decode step reads

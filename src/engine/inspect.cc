@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdio>
 #include <set>
 
 #include <ggml.h>
@@ -8,6 +9,23 @@
 
 namespace bough {
 namespace {
+
+std::string number_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", value);
+  return text;
+}
+
+std::string scaling_text(const RopeConfig& rope) {
+  const std::string from = " from " + std::to_string(rope.original_context) + " tokens";
+  switch (rope.scaling) {
+    case RopeScaling::linear: return "linear by " + number_text(rope.scale);
+    case RopeScaling::yarn: return "YaRN by " + number_text(rope.scale) + from;
+    case RopeScaling::longrope: return "short and long factors" + from;
+    case RopeScaling::none: break;
+  }
+  return rope.factors.empty() ? "" : "factors of the frequencies";
+}
 
 int64_t bytes_of(const Tensor& t) { return t.rows * static_cast<int64_t>(t.row_bytes); }
 
@@ -25,6 +43,12 @@ ModelInfo describe(const GgufFile& file, const ModelConfig& c, const Weights& we
   info.ffn = c.ffn;
   info.vocab = c.vocab;
   info.trained_context = c.trained_context;
+  for (const LayerAttention& layer : c.layer_attention) {
+    if (layer.sliding_window == 0) continue;
+    ++info.sliding_layers;
+    info.sliding_window = layer.sliding_window;
+  }
+  info.rope_scaling = scaling_text(c.rope);
   info.file_bytes = static_cast<int64_t>(file.file_bytes());
   std::set<std::string> types;
   for (const TensorInfo& tensor : file.tensors()) {

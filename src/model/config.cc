@@ -5,6 +5,7 @@
 #include <new>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "base/check.h"
 #include "model/config_rope.h"
@@ -19,6 +20,7 @@ constexpr uint64_t kMaxLayers = 512;
 constexpr uint64_t kMaxWidth = 1u << 20;  // of d_model and of the feed-forward layer
 constexpr uint64_t kMaxHeads = 1024;
 constexpr uint64_t kMaxHeadDim = 256;
+constexpr double kMaxSoftcap = 1e6;
 constexpr uint64_t kMaxTrainedContext = 1u << 30;
 
 Status read_widths(const ConfigReader& reader, ModelConfig& config) {
@@ -65,8 +67,28 @@ Status read_heads(const ConfigReader& reader, ModelConfig& config) {
                        std::to_string(kMaxHeadDim));
   }
   config.head_dim = static_cast<int>(key_length);
+  for (const char* name : {"attention.key_length_swa", "attention.value_length_swa"}) {
+    uint64_t length = 0;
+    BOUGH_RETURN_IF_ERROR(reader.read(name, 1, kMaxWidth, key_length, length));
+    if (length != key_length) {
+      return unsupported("the key " + in_quotes(reader.key(name)) + " is " + std::to_string(length) + ", other than the head dimension " +
+                         std::to_string(key_length) + ", which is not supported");
+    }
+  }
   return {};
 }
+
+// Keys of other architectures' features, with the value at which they change nothing.
+constexpr std::pair<const char*, double> kNeutral[] = {{"attention.scale", 0},
+                                                       {"attention.clamp_kqv", 0},
+                                                       {"attention.max_alibi_bias", 0},
+                                                       {"logit_scale", 1},
+                                                       {"residual_scale", 1},
+                                                       {"embedding_scale", 1},
+                                                       {"rope.scaling.alpha", 0},
+                                                       {"rope.scaling.yarn_ext_factor", 1},
+                                                       {"rope.scaling.yarn_attn_factor", 1},
+                                                       {"rope.scaling.yarn_log_multiplier", 0}};
 
 // Features that would change the results and that nothing here computes.
 Status refuse_unsupported(const ConfigReader& reader) {
@@ -80,12 +102,34 @@ Status refuse_unsupported(const ConfigReader& reader) {
     if (!causal.ok()) return causal.status();
     if (!*causal) return unsupported("the model's attention is not causal, which is not supported");
   }
-  uint64_t window = 0;
-  BOUGH_RETURN_IF_ERROR(reader.read("attention.sliding_window", 0, any, 0, window));
-  if (window > 0) return unsupported("the model attends through a window of " + std::to_string(window) + " tokens, which is not supported");
+  for (const auto& [name, neutral] : kNeutral) {
+    if (!reader.has(name)) continue;
+    const Result<double> value = file.get_f64(reader.key(name));
+    if (!value.ok()) return corrupt(value.status().message());
+    if (*value != neutral) {
+      return unsupported("the key " + in_quotes(reader.key(name)) + " is " + number_text(*value) + ", only " + number_text(neutral) +
+                         " is supported");
+    }
+  }
   BOUGH_RETURN_IF_ERROR(ConfigReader(file, "split").read("count", 0, any, 0, parts));
   if (parts > 1) return unsupported("the file is one of " + std::to_string(parts) + " parts of a split model, which must be merged first");
   return {};
+}
+
+// A window that slides where the family has none, unless it holds the whole trained context.
+Status refuse_window(const ConfigReader& reader, const ModelConfig& config) {
+  int64_t window = 0;
+  BOUGH_RETURN_IF_ERROR(read_window(reader, 0, config.trained_context, window));
+  if (window == 0) return {};
+  return unsupported("the model attends through a window of " + std::to_string(window) +
+                     " tokens, which is not supported for the architecture " + in_quotes(config.architecture));
+}
+
+Status read_attention(const ConfigReader& reader, ModelConfig& config) {
+  BOUGH_RETURN_IF_ERROR(read_heads(reader, config));
+  config.attention_scale = 1.0F / std::sqrt(static_cast<float>(config.head_dim));
+  BOUGH_RETURN_IF_ERROR(reader.read_or_zero("attn_logit_softcapping", kMaxSoftcap, config.attention_softcap));
+  return reader.read_or_zero("final_logit_softcapping", kMaxSoftcap, config.logit_softcap);
 }
 
 Status read_vocabulary(const GgufFile& file, const ConfigReader& reader, ModelConfig& config) {
@@ -124,7 +168,8 @@ Result<ModelConfig> read_config(const GgufFile& file) try {
   const ConfigReader reader(file, config.architecture);
   BOUGH_RETURN_IF_ERROR(refuse_unsupported(reader));
   BOUGH_RETURN_IF_ERROR(read_widths(reader, config));
-  BOUGH_RETURN_IF_ERROR(read_heads(reader, config));
+  BOUGH_RETURN_IF_ERROR(read_attention(reader, config));
+  if (!family->sliding_window) BOUGH_RETURN_IF_ERROR(refuse_window(reader, config));
   BOUGH_RETURN_IF_ERROR(read_rope(reader, *family, config));
   BOUGH_RETURN_IF_ERROR(family->read(reader, config));
   BOUGH_RETURN_IF_ERROR(read_vocabulary(file, reader, config));

@@ -6,7 +6,7 @@ namespace bough {
 Family llama_family() {
   return {.architecture = "llama",
           .rope_layout = RopeLayout::interleaved,
-          .tensors = {.layer_biases = true, .rope_freqs = true},
+          .tensors = {.layer_biases = true, .rope_freqs = true, .long_factors = true},
           .read = [](const ConfigReader&, ModelConfig&) { return Status(); }};
 }
 

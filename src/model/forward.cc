@@ -1,7 +1,6 @@
 #include "model/forward.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "attention/decode.h"
 #include "base/check.h"
@@ -10,8 +9,7 @@ namespace bough {
 
 AttentionSetup attention_setup(const ModelConfig& config, AttentionPlan plan, DType kv) {
   const KvShape shape{kv, config.layers, config.kv_heads, config.head_dim};
-  const HeadShape heads{config.heads, config.kv_heads, config.head_dim, 1.0F / std::sqrt(static_cast<float>(config.head_dim)),
-                        config.attention_softcap};
+  const HeadShape heads{config.heads, config.kv_heads, config.head_dim, config.attention_scale, config.attention_softcap};
   return AttentionSetup(std::move(plan), shape, heads, config.trained_context, pick_attention_bodies(kv), config.layer_attention);
 }
 
@@ -22,8 +20,12 @@ Forward::Forward(const ModelConfig* config, const Weights* weights, AttentionSet
       bodies_(&model_bodies().front()),
       pruner_(&setup_),
       packed_(make_packed_weights(packed_budget)) {
-  ropes_.emplace_back(rope_params(config->rope));
-  for (const RopeConfig& rope : config->other_ropes) ropes_.emplace_back(rope_params(rope));
+  const auto add = [this, trained = config->trained_context](const RopeConfig& rope) {
+    const int64_t positions = setup_.rope_positions(static_cast<int>(ropes_.size()), trained);
+    ropes_.emplace_back(rope_params(rope, std::min(positions, trained)));
+  };
+  add(config->rope);
+  for (const RopeConfig& rope : config->other_ropes) add(rope);
 }
 
 Status Forward::run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits) {

@@ -218,7 +218,11 @@ Result<Weights> bind_weights(const GgufFile& file, const ModelConfig& config) tr
   for (int i = 0; i < config.layers; ++i) {
     BOUGH_RETURN_IF_ERROR(bind_layer(binder, config, has, i, weights.layers[static_cast<size_t>(i)]));
   }
-  if (has.rope_freqs) binder.use("rope_freqs.weight");
+  if (has.rope_freqs) binder.use(kRopeFreqs);
+  if (!config.rope.long_factors.empty()) {
+    binder.use(kShortFactors);
+    binder.use(kLongFactors);
+  }
   BOUGH_RETURN_IF_ERROR(binder.check_all_used(config));
   return weights;
 } catch (const std::bad_alloc&) {

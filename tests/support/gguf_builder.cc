@@ -54,6 +54,9 @@ void GgufBuilder::set(std::string_view key, std::string_view value) { put(key, k
 void GgufBuilder::set(std::string_view key, const std::vector<std::string>& values) { put(key, kArray, raw_array(kString, values)); }
 void GgufBuilder::set(std::string_view key, const std::vector<int32_t>& values) { put(key, kArray, raw_array(kI32, values)); }
 void GgufBuilder::set(std::string_view key, const std::vector<float>& values) { put(key, kArray, raw_array(kF32, values)); }
+void GgufBuilder::set(std::string_view key, const std::vector<bool>& values) {
+  put(key, kArray, raw_array(kBool, std::vector<uint8_t>(values.begin(), values.end())));
+}
 
 void GgufBuilder::erase(std::string_view key) {
   std::erase_if(entries_, [&](const Entry& entry) { return entry.key == key; });

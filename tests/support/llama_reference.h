@@ -1,4 +1,4 @@
-// Logits as llama.cpp computes them: KV cache and attention in f32, tokens read in batches of many.
+// Logits as llama.cpp computes them: KV cache, attention and GELU in f32, tokens read in batches of many.
 #pragma once
 
 #include <cstdint>

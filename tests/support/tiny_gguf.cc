@@ -109,12 +109,27 @@ void set_keys(GgufBuilder& builder, const TinyModel& spec, int head_dim) {
     set("attention.key_length", u32(head_dim));
     set("attention.value_length", u32(head_dim));
   }
-  set("rope.dimension_count", u32(head_dim));
+  set("rope.dimension_count", u32(spec.rope_dims != 0 ? spec.rope_dims : head_dim));
   set("rope.freq_base", static_cast<float>(spec.rope_base));
-  if (spec.rope_scale != 1.0) {
-    set("rope.scaling.type", "linear");
-    set("rope.scaling.factor", static_cast<float>(spec.rope_scale));
+  if (spec.rope_scaling != "linear" || spec.rope_scale != 1.0) {
+    set("rope.scaling.type", spec.rope_scaling);
+    if (spec.rope_scale != 1.0) set("rope.scaling.factor", static_cast<float>(spec.rope_scale));
   }
+  if (spec.original_context != 0) set("rope.scaling.original_context_length", u32(spec.original_context));
+  if (spec.rope_magnitude != 1.0) set("rope.scaling.attn_factor", static_cast<float>(spec.rope_magnitude));
+  if (spec.sliding_window != 0) set("attention.sliding_window", u32(spec.sliding_window));
+  if (spec.sliding_period >= 0) {
+    if (spec.sliding_array) {
+      std::vector<bool> slides;
+      for (int i = 0; i < spec.layers; ++i) slides.push_back(spec.sliding_period == 0 || (i + 1) % spec.sliding_period != 0);
+      set("attention.sliding_window_pattern", slides);
+    } else {
+      set("attention.sliding_window_pattern", u32(spec.sliding_period));
+    }
+  }
+  if (spec.sliding_rope_base != 0) set("rope.freq_base_swa", static_cast<float>(spec.sliding_rope_base));
+  if (spec.attention_softcap != 0) set("attn_logit_softcapping", static_cast<float>(spec.attention_softcap));
+  if (spec.logit_softcap != 0) set("final_logit_softcapping", static_cast<float>(spec.logit_softcap));
   set("vocab_size", u32(tiny_vocab_size()));
 }
 
@@ -133,12 +148,14 @@ void set_vocabulary(GgufBuilder& builder, bool chat_template) {
   if (chat_template) builder.set("tokenizer.chat_template", kChatTemplate);
 }
 
-bool has_head_norms(const TinyModel& spec) { return spec.arch == "qwen3"; }
+bool has_head_norms(const TinyModel& spec) { return spec.arch == "qwen3" || spec.arch == "gemma3"; }
+bool has_post_norms(const TinyModel& spec) { return spec.arch == "gemma2" || spec.arch == "gemma3"; }
+bool is_fused(const TinyModel& spec) { return spec.arch == "phi3"; }
 
 Status make_qkv(TensorMaker& maker, const TinyModel& spec, const std::string& prefix, int head_dim) {
   const int64_t d = spec.d_model, q = int64_t{spec.heads} * head_dim, kv = int64_t{spec.kv_heads} * head_dim;
   const bool biases = spec.biases || spec.arch == "qwen2";
-  if (spec.fused_qkv) {
+  if (spec.fused_qkv || is_fused(spec)) {
     if (biases) maker.bias(prefix + "attn_qkv.bias", q + 2 * kv);
     return maker.matrix(prefix + "attn_qkv.weight", q + 2 * kv, d);
   }
@@ -162,9 +179,11 @@ Status make_layer(TensorMaker& maker, const TinyModel& spec, int index, int head
     maker.norm(prefix + "attn_k_norm.weight", head_dim, spec.qk_gain);
   }
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "attn_output.weight", d, q));
+  if (has_post_norms(spec)) maker.norm(prefix + "post_attention_norm.weight", d);
   maker.norm(prefix + "ffn_norm.weight", d);
-  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_gate.weight", spec.ffn, d));
-  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_up.weight", spec.ffn, d));
+  if (has_post_norms(spec)) maker.norm(prefix + "post_ffw_norm.weight", d);
+  if (!is_fused(spec)) BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_gate.weight", spec.ffn, d));
+  BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_up.weight", (is_fused(spec) ? 2 : 1) * spec.ffn, d));
   BOUGH_RETURN_IF_ERROR(maker.matrix(prefix + "ffn_down.weight", d, spec.ffn));
   if (!spec.biases || spec.arch != "llama") return {};
   maker.bias(prefix + "attn_output.bias", d);
@@ -172,6 +191,13 @@ Status make_layer(TensorMaker& maker, const TinyModel& spec, int index, int head
   maker.bias(prefix + "ffn_up.bias", spec.ffn);
   maker.bias(prefix + "ffn_down.bias", d);
   return {};
+}
+
+// From 1 to just below `most`.
+std::vector<float> rising_factors(int pairs, float most) {
+  std::vector<float> factors;
+  for (int i = 0; i < pairs; ++i) factors.push_back(1.0f + (most - 1.0f) * static_cast<float>(i) / static_cast<float>(pairs));
+  return factors;
 }
 
 }  // namespace
@@ -189,11 +215,11 @@ Result<GgufBuilder> build_tiny_model(const TinyModel& spec, uint64_t seed) {
   maker.norm("output_norm.weight", spec.d_model);
   if (!spec.tied) BOUGH_RETURN_IF_ERROR(maker.matrix("output.weight", tiny_vocab_size(), spec.d_model));
   if (spec.biases && spec.arch == "qwen2") maker.bias("output.bias", tiny_vocab_size());
-  if (spec.rope_factors) {
-    const int pairs = head_dim / 2;
-    std::vector<float> factors;
-    for (int i = 0; i < pairs; ++i) factors.push_back(1.0f + 7.0f * static_cast<float>(i) / static_cast<float>(pairs));
-    builder.set_tensor("rope_freqs.weight", {pairs}, factors);
+  const int pairs = (spec.rope_dims != 0 ? spec.rope_dims : head_dim) / 2;
+  if (spec.rope_factors) builder.set_tensor("rope_freqs.weight", {pairs}, rising_factors(pairs, 8.0f));
+  if (spec.long_factors) {
+    builder.set_tensor("rope_factors_short.weight", {pairs}, rising_factors(pairs, 2.0f));
+    builder.set_tensor("rope_factors_long.weight", {pairs}, rising_factors(pairs, 8.0f));
   }
   return builder;
 }

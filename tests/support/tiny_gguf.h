@@ -26,6 +26,7 @@ class GgufBuilder {
   void set(std::string_view key, const std::vector<std::string>& values);
   void set(std::string_view key, const std::vector<int32_t>& values);
   void set(std::string_view key, const std::vector<float>& values);
+  void set(std::string_view key, const std::vector<bool>& values);
   void erase(std::string_view key);
 
   // Adds the tensor, or replaces one of that name. dims[0] is contiguous; `type` is a ggml_type.
@@ -72,7 +73,19 @@ struct TinyModel {
   float qk_gain = 1.0f;       // factor on q and k: above 1 attention is more peaked
   bool chat_template = true;  // ChatML
   bool biases = false;        // every bias that files of the family may have; qwen2 has those of q, k and v in any case
-  bool fused_qkv = false;     // one tensor for q, k and v
+  bool fused_qkv = false;     // one tensor for q, k and v; phi3 has that in any case
+
+  std::string rope_scaling = "linear";  // none, linear, yarn or longrope; none of its keys is written for linear by 1
+  int64_t original_context = 0;         // before scaling; 0 writes no key
+  double rope_magnitude = 1.0;          // attn_factor; 1 writes no key
+  int rope_dims = 0;                    // elements of a head that turn; 0: all
+  bool long_factors = false;            // rope_factors_short.weight rises from 1 to 2, rope_factors_long.weight from 1 to 8
+  int sliding_window = 0;               // 0 writes no key
+  int sliding_period = -1;              // -1 writes no key
+  bool sliding_array = false;           // the period as one boolean a layer
+  double sliding_rope_base = 0;         // 0 writes no key
+  double attention_softcap = 0;         // 0 writes no key
+  double logit_softcap = 0;             // 0 writes no key
 };
 
 // The vocabulary is byte-level BPE: <|endoftext|>, <|im_start|>, <|im_end|> (control tokens 0, 1, 2), the 256 bytes, a few merges.

@@ -202,8 +202,7 @@ class TreeSearch {
       const bool turn = at.turns_keys();
       if (turn) gather_angles(*a_.rope, position, count, w.angles);
       const float* sin = w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys;
-      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), turn ? w.angles : nullptr, turn ? sin : nullptr,
-                     w.tile);
+      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), turn ? w.angles : nullptr, turn ? sin : nullptr, w.tile);
       float best[kTileKeys];
       std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
       ops_.max_scores(packed(item.list * kv_heads_ + item.kv_head), rows, a_.heads.head_dim, w.tile, best);

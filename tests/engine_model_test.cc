@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "bough/engine.h"
 #include "support/attention_case.h"
 #include "support/english.h"
@@ -42,14 +44,14 @@ TEST(EngineModel, PrunedEqualsDenseWhileEverythingFits) {
   EXPECT_TRUE(test::same_bits(run(*pruned), run(*dense)));
 }
 
-Generation answer(Engine& engine, const std::string& question) {
+Generation answer(Engine& engine, const std::string& question, const GenerateOptions& options = {.max_tokens = 24}) {
   const ChatMessage message{"user", question};
   const Result<std::vector<TokenId>> prompt = engine.chat_prompt({&message, 1});
   EXPECT_TRUE(prompt.ok()) << prompt.status().message();
   Result<std::unique_ptr<Session>> session = engine.new_session();
   EXPECT_TRUE(session.ok());
   EXPECT_TRUE((*session)->append(*prompt, {.will_sample = true}).ok());
-  Result<Generation> generation = (*session)->generate({.max_tokens = 24});
+  Result<Generation> generation = (*session)->generate(options);
   EXPECT_TRUE(generation.ok());
   return generation.ok() ? *generation : Generation{};
 }
@@ -62,6 +64,34 @@ TEST(EngineModel, AnswersTheSameTwice) {
   EXPECT_THAT(first.text, testing::HasSubstr("Paris"));
   EXPECT_EQ(answer(*engine, question).tokens, first.tokens);
   EXPECT_EQ(answer(*again, question).tokens, first.tokens);
+}
+
+// The vocabulary's tokens hold many characters each, parts of quotes and braces among them.
+TEST(EngineModel, AnswersBySchema) {
+  const auto engine = engine_of("default");
+  ASSERT_NE(engine, nullptr);
+  GenerateOptions options{.max_tokens = 80};
+  options.json_schema = R"({"type":"object","properties":{"city":{"type":"string","maxLength":30},"inhabitants":{"type":"integer",)"
+                        R"("minimum":1,"maximum":99999999}},"required":["city","inhabitants"],"additionalProperties":false})";
+  for (const float temperature : {0.0F, 1.5F}) {
+    options.temperature = temperature;
+    const Generation out = answer(*engine, "Name the capital of France and its number of inhabitants.", options);
+    EXPECT_EQ(out.finish, Finish::end_of_text);
+    const auto json = nlohmann::json::parse(out.text, nullptr, false);
+    ASSERT_TRUE(json.is_object()) << out.text;
+    EXPECT_TRUE(json.contains("city") && json["city"].is_string()) << out.text;
+    EXPECT_TRUE(json.contains("inhabitants") && json["inhabitants"].is_number_integer()) << out.text;
+  }
+}
+
+TEST(EngineModel, StopStringsAndLogprobs) {
+  const auto engine = engine_of("default");
+  ASSERT_NE(engine, nullptr);
+  const Generation out = answer(*engine, "What is the capital of France?", {.max_tokens = 24, .stop = {"aris"}, .logprobs = 3});
+  EXPECT_EQ(out.finish, Finish::stop);
+  EXPECT_THAT(out.text, testing::EndsWith("P"));
+  ASSERT_EQ(out.logprobs.size(), out.tokens.size());
+  for (const TokenLogprobs& token : out.logprobs) EXPECT_EQ(token.chosen.token, token.top[0].token) << "greedy";
 }
 
 }  // namespace

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "steps/attention_bodies.h"
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 namespace bough {
 namespace {
@@ -42,8 +42,11 @@ struct Cache {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     constexpr int64_t kDifferent = 61;  // pages; the others repeat them
-    const size_t elements = shape.page_bytes() / size_of(type);
-    for (size_t i = 0; i < elements * kDifferent; ++i) store_element(pool.data(), i, type, normal(random));
+    std::vector<float> x(kDim);
+    for (size_t at = 0; at < shape.page_bytes() * kDifferent; at += shape.row_bytes()) {
+      for (float& e : x) e = normal(random);
+      store_row(x.data(), type, kDim, &pool[at]);
+    }
     for (int64_t p = kDifferent; p < count; ++p) {
       std::copy_n(&pool[static_cast<size_t>(p % kDifferent) * shape.page_bytes()], shape.page_bytes(),
                   &pool[static_cast<size_t>(p) * shape.page_bytes()]);
@@ -262,7 +265,7 @@ int main(int argc, char** argv) {
   const int runs = argc > 1 ? std::max(1, std::atoi(argv[1])) : 15;
   const std::string only = argc > 2 ? argv[2] : "";
   std::printf("%d threads\n", omp_get_max_threads());
-  for (const bough::DType type : {bough::DType::bf16, bough::DType::f32}) {
+  for (const bough::DType type : bough::kAllDTypes) {
     const bough::Cache cache(type);
     for (const bough::AttentionBodies& body : bough::attention_bodies()) {
       if (bough::pick_attention_bodies(type, body.name) == nullptr || (!only.empty() && body.name != only)) continue;

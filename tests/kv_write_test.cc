@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 #include "support/attention_case.h"
 
 namespace bough {
@@ -17,6 +17,19 @@ using test::AttentionCase;
 using test::CaseShape;
 using test::Input;
 
+// x [d] as it reads back.
+std::vector<float> stored(const float* x, DType type, int d) {
+  std::vector<float> y(x, x + d);
+  if (type == DType::f32 || type == DType::bf16) {
+    for (float& e : y) e = rounded(e, type);
+    return y;
+  }
+  std::vector<std::byte> row(bytes_of(type, y.size()));
+  store_row(x, type, d, row.data());
+  load_row(row.data(), type, d, y.data());
+  return y;
+}
+
 class KvWriteTest : public testing::TestWithParam<std::string> {
  protected:
   void write(const AttentionCase& c, const Input& input) const {
@@ -25,7 +38,7 @@ class KvWriteTest : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(KvWriteTest, RowsLandInTheirPlacesAndNowhereElse) {
-  for (const DType type : {DType::f32, DType::bf16}) {
+  for (const DType type : kAllDTypes) {
     for (const int d : {32, 80, 128}) {
       const CaseShape shape = {.type = type, .heads = 3, .kv_heads = 3, .d = d, .layers = 3, .layer = 1};
       AttentionCase c(
@@ -37,11 +50,9 @@ TEST_P(KvWriteTest, RowsLandInTheirPlacesAndNowhereElse) {
       for (int sequence = 0; sequence < 3; ++sequence) {
         for (int64_t token = input.batch.positions[static_cast<size_t>(row)]; token < c.pages(sequence).length; ++token, ++row) {
           for (int head = 0; head < 3; ++head) {
-            for (int i = 0; i < d; ++i) {
-              const auto at = static_cast<size_t>((row * 3 + head) * d + i);
-              ASSERT_EQ(c.key(sequence, token, head)[static_cast<size_t>(i)], rounded(input.k[at], type)) << shape.name();
-              ASSERT_EQ(c.value(sequence, token, head)[static_cast<size_t>(i)], rounded(input.v[at], type)) << shape.name();
-            }
+            const auto at = static_cast<size_t>((row * 3 + head) * d);
+            ASSERT_EQ(c.key(sequence, token, head), stored(&input.k[at], type, d)) << shape.name();
+            ASSERT_EQ(c.value(sequence, token, head), stored(&input.v[at], type, d)) << shape.name();
           }
         }
       }

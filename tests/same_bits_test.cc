@@ -208,7 +208,7 @@ TEST_P(SameBits, EveryFamily) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, SameBits, testing::Values(DType::f32, DType::bf16), [](const auto& info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(Types, SameBits, testing::ValuesIn(kAllDTypes), [](const auto& info) { return name_of(info.param); });
 
 }  // namespace
 }  // namespace bough

@@ -88,8 +88,14 @@ void print_inspection(const Inspection& inspection, DType kv) {
   line("plan's context", sees == 0 ? "every token, at its true position"
                                    : grouped(sees) + " of " + grouped(info.trained_context) + " trained tokens at once");
   if (!inspection.note.empty()) line("note", inspection.note);
-  line("KV cache", grouped(info.kv_bytes_per_token(kv)) + " bytes a token in " + name_of(kv) + "; memory " +
-                       byte_text(static_cast<double>(total_memory())) + ", free " + byte_text(static_cast<double>(available_memory())));
+  std::string costs;
+  for (const DType type : kAllDTypes) {
+    costs += (costs.empty() ? "" : ", ") + grouped(info.kv_bytes_per_token(type)) + (costs.empty() ? " bytes a token in " : " in ") +
+             name_of(type);
+  }
+  line("KV cache", costs);
+  line("contexts", std::string("in ") + name_of(kv) + "; memory " + byte_text(static_cast<double>(total_memory())) + ", free " +
+                       byte_text(static_cast<double>(available_memory())));
   print_contexts(info, kv);
 }
 
@@ -102,6 +108,8 @@ std::string inspection_json(const Inspection& inspection, DType kv) {
     costs.push_back(
         {{"tokens", context.tokens}, {"kv_bytes", bytes}, {"fits_total", bytes <= total_memory()}, {"fits_available", bytes <= free}});
   }
+  Json by_type = Json::object();
+  for (const DType type : kAllDTypes) by_type[name_of(type)] = info.kv_bytes_per_token(type);
   const Json json = {{"file", inspection.path},
                      {"file_bytes", info.file_bytes},
                      {"name", info.name},
@@ -123,6 +131,7 @@ std::string inspection_json(const Inspection& inspection, DType kv) {
                      {"chat_template", info.chat_template},
                      {"kv", name_of(kv)},
                      {"kv_bytes_per_token", info.kv_bytes_per_token(kv)},
+                     {"kv_bytes_per_token_by_type", by_type},
                      {"memory_bytes", total_memory()},
                      {"available_bytes", free},
                      {"contexts", costs},

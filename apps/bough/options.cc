@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include "base/check.h"
@@ -37,6 +38,13 @@ std::string shortest(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%g", x);
   return text;
+}
+
+std::optional<DType> dtype_named(std::string_view name) {
+  for (const DType type : kAllDTypes) {
+    if (name == name_of(type)) return type;
+  }
+  return std::nullopt;
 }
 
 template <typename Visit>
@@ -97,9 +105,9 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("-t,--threads", options.threads, "Threads, 1 to 1024; without it as many as the process may use")
       ->check(whole_number(1, 1024))
       ->type_name("N");
-  command.add_option("--kv", options.kv, "Type of the KV cache: bf16 or f32")
+  command.add_option("--kv", options.kv, "Type of the KV cache: bf16, f32, int8 or int4")
       ->check(CLI::Validator(
-          [](std::string& text) { return text == "bf16" || text == "f32" ? std::string() : "'" + text + "' is neither bf16 nor f32"; }, ""))
+          [](std::string& text) { return dtype_named(text) ? std::string() : "'" + text + "' is none of bf16, f32, int8, int4"; }, ""))
       ->type_name("TYPE")
       ->capture_default_str();
 }
@@ -134,7 +142,7 @@ Result<std::string> find_model(const ModelOptions& options) {
                 "the embedded model is not at " + path + "; get it with tools/fetch_model.sh, or name a GGUF file with -m");
 }
 
-DType kv_type(const ModelOptions& options) { return options.kv == "f32" ? DType::f32 : DType::bf16; }
+DType kv_type(const ModelOptions& options) { return dtype_named(options.kv).value_or(DType::bf16); }
 
 Result<std::string> plan_label(const std::string& spec) {
   BOUGH_ASSIGN_OR_RETURN(const AttentionPlan plan, parse_plan(spec));

@@ -24,7 +24,7 @@ class FileSystem;
 struct EngineOptions {
   std::string model;             // path of a GGUF file
   std::string plan = "default";  // as for parse_plan: preset, JSON or file
-  DType kv = DType::bf16;        // element type of the KV cache; f32 also makes attention compute in f32
+  DType kv = DType::bf16;        // type of the KV cache; f32 also makes attention compute in f32
   int threads = 0;               // 0: as many as the process may use
   FileSystem* files = nullptr;   // session files go through it; null: the machine's own
 };
@@ -51,7 +51,9 @@ struct ModelInfo {
   std::string chat_template;  // empty when the file has none
 
   // Bytes that one token takes in the KV cache.
-  int64_t kv_bytes_per_token(DType kv) const { return int64_t{2} * layers * kv_heads * head_dim * static_cast<int64_t>(size_of(kv)); }
+  int64_t kv_bytes_per_token(DType kv) const {
+    return int64_t{2} * layers * kv_heads * static_cast<int64_t>(bytes_of(kv, static_cast<size_t>(head_dim)));
+  }
 };
 
 // Checks the file and reads its description. Errors: not_found, corrupt, unsupported.

@@ -28,12 +28,15 @@ inline void gather_rows(const Context& context, const PageTable& pages, const Kv
   }
 }
 
+inline void prefetch_row(const std::byte* row, size_t row_bytes) {
+  for (size_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
+  __builtin_prefetch(row + row_bytes - 1);  // quantised rows begin anywhere in a cache line
+}
+
 inline void prefetch_rows(const TileRows& rows, size_t row_bytes) {
   for (int i = 0; i < kTileKeys && rows.k[i] != nullptr; ++i) {
-    for (size_t byte = 0; byte < row_bytes; byte += 64) {
-      __builtin_prefetch(rows.k[i] + byte);
-      __builtin_prefetch(rows.v[i] + byte);
-    }
+    prefetch_row(rows.k[i], row_bytes);
+    prefetch_row(rows.v[i], row_bytes);
   }
 }
 

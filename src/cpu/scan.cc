@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "cpu/cpu_bodies.h"
+#include "cpu/gather.h"
 #include "cpu/scratch.h"
 #include "cpu/search.h"
 
@@ -74,10 +75,7 @@ class BlockScan {
 
   const std::byte* key(int64_t token) const { return pages_.row(token, plane_, a_.kv.row_bytes()); }
 
-  void prefetch(int64_t token) const {
-    const std::byte* p = key(token);
-    for (size_t i = 0; i < a_.kv.row_bytes(); i += 64) __builtin_prefetch(p + i);
-  }
+  void prefetch(int64_t token) const { prefetch_row(key(token), a_.kv.row_bytes()); }
 
   // The first keys of the group that begins at candidate j, if the item has one there.
   void prefetch_first_round(int64_t j) const {

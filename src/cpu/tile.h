@@ -24,11 +24,11 @@ struct TileOps {
 
   // x [count] to elements, rounded to `round` on the way. count is even.
   void (*pack_rows)(const float* x, int64_t count, DType round, void* rows);
-  // Gathers, turns and transposes 32 keys of `type`; a null key is zero. cos, sin [rope.dims/2][32] or null: not rotated. Rounded once
-  // to `type`.
+  // Gathers, turns and transposes 32 rows of `type`; a null key is zero. cos, sin [rope.dims/2][32] or null: not rotated. Rounded as
+  // `rounded` does.
   void (*pack_keys)(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin,
                     void* tile);
-  // 32 values of `type`; null is zero.
+  // 32 rows of `type`; null is zero.
   void (*pack_values)(const std::byte* const* values, DType type, int d, void* tile);
   // s[r * lds + j] = rows[r] . key j
   void (*scores)(const void* rows, int count, int d, const void* tile, float* s, int64_t lds);
@@ -51,7 +51,7 @@ struct TileOps {
 // Highway, for the best instruction set of this CPU: f32 elements, every KV type.
 const TileOps* tile_f32();
 
-// AVX-512 BF16: bf16 elements, bf16 KV only; null where the CPU lacks it.
+// AVX-512 BF16: bf16 elements, every KV type but f32; null where the CPU lacks it.
 const TileOps* tile_bf16();
 
 }  // namespace bough::cpu

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "steps/convert.h"
+#include "cpu/row_avx512.h"
 
 namespace bough::cpu {
 namespace {
@@ -109,23 +109,23 @@ void turn_odd_halves(int dims, const float* cos, const float* sin, uint16_t* til
   }
 }
 
-void pack_keys(const std::byte* const* keys, DType /*type*/, int d, const RopeParams& rope, const float* cos, const float* sin, void* out) {
-  auto* tile = static_cast<uint32_t*>(out);
+template <DType type>
+void pack_keys_of(const std::byte* const* keys, int d, const RopeParams& rope, const float* cos, const float* sin, uint32_t* tile) {
   const int pairs = d / 2;
   const int turning = cos != nullptr && rope.layout == RopeLayout::interleaved ? rope.dims / 2 : 0;
   for (int lane = 0; lane < kTileKeys; lane += 16) {
-    for (int base = 0; base < pairs; base += 16) {
-      const int width = std::min(16, pairs - base);
-      const auto mask = static_cast<__mmask16>(width == 16 ? 0xffff : (1 << width) - 1);
-      __m512i r[16];
-      for (int i = 0; i < 16; ++i) {
-        const auto* key = reinterpret_cast<const uint32_t*>(keys[lane + i]);
-        r[i] = key == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(mask, key + base);
-      }
-      transpose(r);
-      for (int i = 0; i < width; ++i) {
-        const int at = (base + i) * kTileKeys + lane;
-        _mm512_storeu_si512(tile + at, base + i < turning ? turn_pair(r[i], cos + at, sin + at) : r[i]);
+    for (int first = 0; first < d; first += kQuantGroup * kGroups<type>) {
+      __m512i x[16][kGroups<type>];
+      for (int i = 0; i < 16; ++i) load_bf16<type>(keys[lane + i], d, first, x[i]);
+      for (int g = 0; g < kGroups<type>; ++g) {
+        const int base = first / 2 + g * 16;
+        __m512i r[16];
+        for (int i = 0; i < 16; ++i) r[i] = x[i][g];
+        transpose(r);
+        for (int i = 0; i < std::min(16, pairs - base); ++i) {
+          const int at = (base + i) * kTileKeys + lane;
+          _mm512_storeu_si512(tile + at, base + i < turning ? turn_pair(r[i], cos + at, sin + at) : r[i]);
+        }
       }
     }
   }
@@ -137,19 +137,39 @@ void pack_keys(const std::byte* const* keys, DType /*type*/, int d, const RopePa
   }
 }
 
-void pack_values(const std::byte* const* values, DType /*type*/, int d, void* out) {
-  auto* tile = static_cast<uint32_t*>(out);
+// Elements of two rows side by side.
+inline void store_pairs(__m256i a, __m256i b, uint32_t* out) {
+  _mm512_storeu_si512(out, _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16)));
+}
+
+template <DType type>
+void pack_values_of(const std::byte* const* values, int d, uint32_t* tile) {
   for (int k = 0; k < kTileKeys; k += 2, tile += padded(d)) {
-    const auto* a = reinterpret_cast<const uint16_t*>(values[k]);
-    const auto* b = reinterpret_cast<const uint16_t*>(values[k + 1]);
-    for (int i = 0; i < padded(d); i += 16) {
-      const int width = std::clamp(d - i, 0, 16);
-      const auto mask = static_cast<__mmask16>((1 << width) - 1);
-      const __m256i va = a == nullptr ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi16(mask, a + i);
-      const __m256i vb = b == nullptr ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi16(mask, b + i);
-      _mm512_storeu_si512(tile + i, _mm512_or_si512(_mm512_cvtepu16_epi32(va), _mm512_slli_epi32(_mm512_cvtepu16_epi32(vb), 16)));
+    for (int first = 0; first < d; first += kQuantGroup * kGroups<type>) {
+      __m512i a[kGroups<type>], b[kGroups<type>];
+      load_bf16<type>(values[k], d, first, a);
+      load_bf16<type>(values[k + 1], d, first, b);
+      for (int g = 0; g < kGroups<type> && first + g * kQuantGroup < d; ++g) {
+        uint32_t* out = tile + first + g * kQuantGroup;
+        store_pairs(_mm512_castsi512_si256(a[g]), _mm512_castsi512_si256(b[g]), out);
+        store_pairs(_mm512_extracti64x4_epi64(a[g], 1), _mm512_extracti64x4_epi64(b[g], 1), out + 16);
+      }
     }
   }
+}
+
+void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin, void* out) {
+  auto* tile = static_cast<uint32_t*>(out);
+  if (type == DType::i8) return pack_keys_of<DType::i8>(keys, d, rope, cos, sin, tile);
+  if (type == DType::i4) return pack_keys_of<DType::i4>(keys, d, rope, cos, sin, tile);
+  pack_keys_of<DType::bf16>(keys, d, rope, cos, sin, tile);
+}
+
+void pack_values(const std::byte* const* values, DType type, int d, void* out) {
+  auto* tile = static_cast<uint32_t*>(out);
+  if (type == DType::i8) return pack_values_of<DType::i8>(values, d, tile);
+  if (type == DType::i4) return pack_values_of<DType::i4>(values, d, tile);
+  pack_values_of<DType::bf16>(values, d, tile);
 }
 
 inline __m512bh broadcast(const uint32_t* pair) { return reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(*pair))); }

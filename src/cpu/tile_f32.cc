@@ -3,7 +3,7 @@
 #include <type_traits>
 
 #include "cpu/tile.h"
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/tile_f32.cc"
@@ -42,10 +42,11 @@ void pack_rows(const float* x, int64_t count, DType round, void* rows) {
 void gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, int64_t j_stride, float* out) {
   for (int j = 0; j < kTileKeys; ++j) {
     float* column = out + j * j_stride;
-    if (rows[j] == nullptr) {
-      for (int e = 0; e < d; ++e) column[e * e_stride] = 0.0F;
-    } else {
-      for (int e = 0; e < d; ++e) column[e * e_stride] = load_element(rows[j], static_cast<size_t>(e), type);
+    for (int first = 0; first < d; first += kRowBlock) {
+      float block[kRowBlock] = {};
+      if (rows[j] != nullptr) load_block(rows[j], type, d, first, block);
+      const int n = std::min(kRowBlock, d - first);
+      for (int e = 0; e < n; ++e) column[(first + e) * e_stride] = block[e];
     }
   }
 }
@@ -66,7 +67,7 @@ void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams
       const auto xb = hn::LoadU(tag, b + j);
       auto ya = hn::Sub(hn::Mul(xa, c), hn::Mul(xb, s));
       auto yb = hn::MulAdd(xa, s, hn::Mul(xb, c));
-      if (type == DType::bf16) {
+      if (type != DType::f32) {
         ya = round_to_bf16(ya);
         yb = round_to_bf16(yb);
       }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/cpu_bodies.h"
+#include "cpu/gather.h"
 #include "cpu/scratch.h"
 #include "cpu/search.h"
 
@@ -184,8 +185,7 @@ class TreeSearch {
     };
     const auto prefetch = [&](int64_t from) {
       for (int64_t lane = from; lane < std::min(lanes, from + kTileKeys); ++lane) {
-        const std::byte* p = pages.row(token(lane), plane, a_.kv.row_bytes());
-        for (size_t i = 0; i < a_.kv.row_bytes(); i += 64) __builtin_prefetch(p + i);
+        prefetch_row(pages.row(token(lane), plane, a_.kv.row_bytes()), a_.kv.row_bytes());
       }
     };
     prefetch(0);

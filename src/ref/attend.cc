@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "ref/ref_bodies.h"
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 namespace bough::ref {
 namespace {
@@ -16,7 +16,7 @@ std::vector<float> rotated_key(const AttendArgs& a, const PageTable& pages, int 
   const int d = a.heads.head_dim;
   const std::byte* stored = pages.row(token, a.kv.k_offset(a.layer, kv_head), a.kv.row_bytes());
   std::vector<float> key(static_cast<size_t>(d));
-  for (int i = 0; i < d; ++i) key[static_cast<size_t>(i)] = load_element(stored, static_cast<size_t>(i), a.kv.type);
+  load_row(stored, a.kv.type, d, key.data());
   rope_row(key.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, key.data());
   for (float& x : key) x = rounded(x, a.kv.type);
   return key;
@@ -29,7 +29,7 @@ struct Row {
   std::vector<float> o;
 };
 
-void see(Row& row, const std::vector<float>& key, const std::byte* value, DType type, float softcap) {
+void see(Row& row, const std::vector<float>& key, const std::vector<float>& value, float softcap) {
   float s = 0;
   for (size_t i = 0; i < key.size(); ++i) s += row.q[i] * key[i];
   if (softcap > 0) s = softcap * std::tanh(s / softcap);
@@ -37,7 +37,7 @@ void see(Row& row, const std::vector<float>& key, const std::byte* value, DType 
   const float alpha = std::exp(row.m - m);
   const float p = std::exp(s - m);
   row.l = row.l * alpha + p;
-  for (size_t i = 0; i < key.size(); ++i) row.o[i] = row.o[i] * alpha + p * load_element(value, i, type);
+  for (size_t i = 0; i < key.size(); ++i) row.o[i] = row.o[i] * alpha + p * value[i];
   row.m = m;
 }
 
@@ -61,11 +61,12 @@ void attend_head(const AttendArgs& a, int64_t index, int head) {
   for (int64_t rank = 0; rank < context.size(); ++rank) {
     const int64_t token = context.token(rank);
     const std::vector<float> key = rotated_key(a, pages, kv_head, token, rank);
-    const std::byte* value = pages.row(token, a.kv.v_offset(a.layer, kv_head), a.kv.row_bytes());
+    std::vector<float> value(static_cast<size_t>(d));
+    load_row(pages.row(token, a.kv.v_offset(a.layer, kv_head), a.kv.row_bytes()), a.kv.type, d, value.data());
     for (int i = 0; i < block.rows; ++i) {
       const int64_t own = context.size() - block.rows + i;
       if (rank > own || (a.window > 0 && rank <= own - a.window)) continue;
-      see(rows[static_cast<size_t>(i)], key, value, a.kv.type, a.heads.softcap);
+      see(rows[static_cast<size_t>(i)], key, value, a.heads.softcap);
     }
   }
   for (int i = 0; i < block.rows; ++i) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ref/ref_bodies.h"
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 namespace bough::ref {
 namespace {
@@ -37,10 +37,8 @@ void working_set_build(const WorkingSetArgs& a) {
       const std::byte* v = a.pages->row(token, a.kv.v_offset(a.layer, head), a.kv.row_bytes());
       float* key = key_row(*a.set, head, rank, d);
       float* value = value_row(*a.set, head, rank, d);
-      for (int i = 0; i < d; ++i) {
-        key[i] = load_element(k, static_cast<size_t>(i), a.kv.type);
-        value[i] = load_element(v, static_cast<size_t>(i), a.kv.type);
-      }
+      load_row(k, a.kv.type, d, key);
+      load_row(v, a.kv.type, d, value);
       rope_row(key, a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, key);
       for (int i = 0; i < d; ++i) key[i] = rounded(key[i], a.kv.type);
     }

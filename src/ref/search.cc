@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 namespace bough::ref {
 
@@ -32,7 +32,7 @@ float best_score(const Search& s, int64_t token, int64_t position, const Rows& r
   const int d = s.heads.head_dim;
   const std::byte* stored = s.pages.row(token, s.kv.k_offset(s.layer, s.kv_head), s.kv.row_bytes());
   std::vector<float> key(static_cast<size_t>(d));
-  for (int i = 0; i < d; ++i) key[static_cast<size_t>(i)] = load_element(stored, static_cast<size_t>(i), s.kv.type);
+  load_row(stored, s.kv.type, d, key.data());
   if (position >= 0) {
     rope_row(key.data(), s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params(), d, key.data());
     for (float& x : key) x = rounded(x, s.kv.type);

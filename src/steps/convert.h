@@ -1,4 +1,4 @@
-// Rounding between f32 and the KV cache's element type, to nearest even; NaN stays NaN.
+// Rounding between f32 and bf16, to nearest even; NaN stays NaN. Elements of arrays of either.
 #pragma once
 
 #include <bit>
@@ -18,28 +18,28 @@ inline uint16_t to_bf16(float x) {
 
 inline float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
-// x as it reads back after being stored as `type`.
+// x as an operand of attention over a KV cache of `type`: the quantised types are read as bf16.
 inline float rounded(float x, DType type) { return type == DType::f32 ? x : from_bf16(to_bf16(x)); }
 
-// Element i of a row of `type`.
-inline float load_element(const std::byte* row, size_t i, DType type) {
+// Element i of an array. REQUIRES: type is f32 or bf16.
+inline float load_element(const std::byte* array, size_t i, DType type) {
   if (type == DType::f32) {
     float x;
-    std::memcpy(&x, row + i * sizeof(float), sizeof(float));
+    std::memcpy(&x, array + i * sizeof(float), sizeof(float));
     return x;
   }
   uint16_t x;
-  std::memcpy(&x, row + i * sizeof(uint16_t), sizeof(uint16_t));
+  std::memcpy(&x, array + i * sizeof(uint16_t), sizeof(uint16_t));
   return from_bf16(x);
 }
 
-inline void store_element(std::byte* row, size_t i, DType type, float x) {
+inline void store_element(std::byte* array, size_t i, DType type, float x) {
   if (type == DType::f32) {
-    std::memcpy(row + i * sizeof(float), &x, sizeof(float));
+    std::memcpy(array + i * sizeof(float), &x, sizeof(float));
     return;
   }
   const uint16_t half = to_bf16(x);
-  std::memcpy(row + i * sizeof(uint16_t), &half, sizeof(uint16_t));
+  std::memcpy(array + i * sizeof(uint16_t), &half, sizeof(uint16_t));
 }
 
 }  // namespace bough

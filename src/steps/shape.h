@@ -11,14 +11,15 @@ namespace bough {
 
 inline constexpr int kPageTokens = 64;
 
-// The KV cache of one model: a page holds 64 tokens of every layer, per layer K then V, each [kv head][token][d], keys un-rotated.
+// The KV cache of one model: a page holds 64 tokens of every layer, per layer K then V, each [kv head][token] rows of d elements as
+// kv_row.h lays them out, keys un-rotated.
 struct KvShape {
   DType type = DType::bf16;
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
 
-  size_t row_bytes() const { return static_cast<size_t>(head_dim) * size_of(type); }
+  size_t row_bytes() const { return bytes_of(type, static_cast<size_t>(head_dim)); }
   size_t head_bytes() const { return row_bytes() * kPageTokens; }
   size_t plane_bytes() const { return head_bytes() * static_cast<size_t>(kv_heads); }
   size_t page_bytes() const { return plane_bytes() * 2 * static_cast<size_t>(layers); }

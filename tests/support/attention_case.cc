@@ -6,7 +6,7 @@
 #include <numeric>
 #include <utility>
 
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 namespace bough::test {
 namespace {
@@ -70,12 +70,8 @@ void AttentionCase::fill(int sequence) {
   for (int64_t token = 0; token < table.length; ++token) {
     for (int head = 0; head < shape_.kv_heads; ++head) {
       const std::vector<float> x = normal_floats(random, int64_t{2} * shape_.d);
-      std::byte* k = table.row(token, kv.k_offset(shape_.layer, head), kv.row_bytes());
-      std::byte* v = table.row(token, kv.v_offset(shape_.layer, head), kv.row_bytes());
-      for (size_t i = 0; i < static_cast<size_t>(shape_.d); ++i) {
-        store_element(k, i, shape_.type, x[i]);
-        store_element(v, i, shape_.type, x[static_cast<size_t>(shape_.d) + i]);
-      }
+      store_row(x.data(), shape_.type, shape_.d, table.row(token, kv.k_offset(shape_.layer, head), kv.row_bytes()));
+      store_row(x.data() + shape_.d, shape_.type, shape_.d, table.row(token, kv.v_offset(shape_.layer, head), kv.row_bytes()));
     }
   }
 }
@@ -89,16 +85,14 @@ std::vector<float> AttentionCase::stored(int sequence, int64_t token, int kv_hea
   const KvShape kv = shape_.kv();
   const size_t plane = key ? kv.k_offset(shape_.layer, kv_head) : kv.v_offset(shape_.layer, kv_head);
   const PageTable table = pages(sequence);
-  const std::byte* row = table.row(token, plane, kv.row_bytes());
   std::vector<float> x(static_cast<size_t>(shape_.d));
-  for (size_t i = 0; i < x.size(); ++i) x[i] = load_element(row, i, shape_.type);
+  load_row(table.row(token, plane, kv.row_bytes()), shape_.type, shape_.d, x.data());
   return x;
 }
 
 void AttentionCase::set_key(int sequence, int64_t token, int kv_head, std::span<const float> key) {
   const KvShape kv = shape_.kv();
-  std::byte* row = pages(sequence).row(token, kv.k_offset(shape_.layer, kv_head), kv.row_bytes());
-  for (size_t i = 0; i < key.size(); ++i) store_element(row, i, shape_.type, key[i]);
+  store_row(key.data(), shape_.type, shape_.d, pages(sequence).row(token, kv.k_offset(shape_.layer, kv_head), kv.row_bytes()));
 }
 
 Input AttentionCase::input(std::span<const int> which) const {
@@ -190,7 +184,7 @@ std::vector<double> turned(std::span<const float> x, double scale, int64_t posit
     y[a] = scale * (x[a] * std::cos(angle) - x[b] * std::sin(angle));
     y[b] = scale * (x[a] * std::sin(angle) + x[b] * std::cos(angle));
   }
-  if (shape.type == DType::bf16) {
+  if (shape.type != DType::f32) {
     for (double& e : y) e = rounded(static_cast<float>(e), shape.type);
   }
   return y;
@@ -249,7 +243,7 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 std::vector<BodyCase> body_cases() {
   std::vector<BodyCase> cases;
   for (const AttentionBodies& body : attention_bodies()) {
-    for (const DType type : {DType::f32, DType::bf16}) {
+    for (const DType type : kAllDTypes) {
       if (pick_attention_bodies(type, body.name) != nullptr) cases.push_back({std::string(body.name), type});
     }
   }

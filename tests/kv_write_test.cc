@@ -90,6 +90,61 @@ TEST_P(KvWriteTest, RoundsToNearestEvenAndKeepsSpecialValues) {
   EXPECT_TRUE(std::isnan(key[31]));
 }
 
+// Relative L2 distance of a row of d elements from what it reads back as.
+double row_error(const std::vector<float>& x, DType type) {
+  return test::relative_error(stored(x.data(), type, static_cast<int>(x.size())), x);
+}
+
+TEST(KvRow, QuantisedRowsStayClose) {
+  for (const int d : {24, 32, 64, 80, 96, 128, 192, 256}) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      auto random = test::random_of(43, d, static_cast<int64_t>(seed));
+      const std::vector<float> x = test::normal_floats(random, d);
+      EXPECT_LE(row_error(x, DType::i8), 0.012) << d;
+      EXPECT_LE(row_error(x, DType::i4), 0.14) << d;
+    }
+  }
+}
+
+// Without the transform a channel 50 times as large as the others leaves them two or three levels, and their error is 40%.
+TEST(KvRow, ALargeChannelLeavesTheOthersTheirLevels) {
+  for (const int d : {64, 128}) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      auto random = test::random_of(44, d, static_cast<int64_t>(seed));
+      std::vector<float> x = test::normal_floats(random, d);
+      x[7] = 50.0F;
+      EXPECT_LE(row_error(x, DType::i4), 0.1) << d;
+      EXPECT_NEAR(stored(x.data(), DType::i4, d)[7], 50.0F, 1.5F);
+    }
+  }
+}
+
+TEST(KvRow, SpecialValues) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const DType type : {DType::i8, DType::i4}) {
+    const std::vector<float> zeros(64);
+    EXPECT_EQ(stored(zeros.data(), type, 64), zeros);
+    const std::vector<float> tiny(64, 1e-44F);
+    for (const float y : stored(tiny.data(), type, 64)) EXPECT_TRUE(std::isfinite(y)) << name_of(type);
+    const std::vector<float> huge(64, 1e37F);
+    for (const float y : stored(huge.data(), type, 64)) EXPECT_NEAR(y, 1e37F, 1e36F) << name_of(type);
+    for (const float bad : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+      std::vector<float> x(64, 1.0F);
+      x[3] = bad;
+      const auto y = stored(x.data(), type, 64);
+      for (int i = 0; i < kQuantGroup; ++i) EXPECT_TRUE(std::isnan(y[static_cast<size_t>(i)])) << name_of(type) << " " << bad;
+    }
+  }
+}
+
+TEST(KvRow, BytesOfARow) {
+  EXPECT_EQ(bytes_of(DType::f32, 64), 256U);
+  EXPECT_EQ(bytes_of(DType::bf16, 64), 128U);
+  EXPECT_EQ(bytes_of(DType::i8, 64), 68U);
+  EXPECT_EQ(bytes_of(DType::i4, 64), 36U);
+  EXPECT_EQ(bytes_of(DType::i4, 80), 46U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Bodies, KvWriteTest, testing::ValuesIn(test::body_names()), [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -51,8 +51,10 @@ Status ConfigReader::read_or_zero(std::string_view name, double most, float& val
   if (!has(name)) return {};
   Result<double> found = file_.get_f64(key(name));
   if (!found.ok()) return corrupt(found.status().message());
-  value = static_cast<float>(*found);
-  if (*found >= 0 && *found <= most) return {};
+  if (*found >= 0 && *found <= most) {
+    value = static_cast<float>(*found);
+    return {};
+  }
   return corrupt("the key " + in_quotes(key(name)) + " is " + number_text(*found) + ", it must be from 0 to " + number_text(most));
 }
 

@@ -78,6 +78,7 @@ TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
   EXPECT_EQ(ran.exit_code, 0);
   for (const char* command : {"ask", "run", "inspect", "tokenize", "bench", "eval", "sessions"}) EXPECT_THAT(ran.out, HasSubstr(command));
   for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{{"ask"},
+                                                                                       {"chat"},
                                                                                        {"run"},
                                                                                        {"inspect"},
                                                                                        {"tokenize"},
@@ -106,7 +107,8 @@ TEST_F(Cli, NothingAtAllShowsTheHelp) {
 }
 
 TEST_F(Cli, UnknownCommandsAndOptions) {
-  expect_error({"frobnicate"}, usage, "there is no command 'frobnicate'; known are ask, run, inspect, tokenize, bench, eval, sessions");
+  expect_error({"frobnicate"}, usage,
+               "there is no command 'frobnicate'; known are ask, chat, run, inspect, tokenize, bench, eval, sessions");
   expect_error({"eval"}, usage, "eval needs a task: passkey, ppl or mass");
   expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, ppl, mass");
   expect_error({"sessions"}, usage, "sessions needs an action: list or rm");

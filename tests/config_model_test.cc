@@ -27,10 +27,10 @@ TEST(DefaultModel, ConfigWeightsAndValues) {
   const Result<Weights> weights = bind_weights(*file, *config);
   ASSERT_TRUE(weights.ok()) << weights.status().message();
   EXPECT_EQ(weights->embedding.type, GGML_TYPE_Q8_0);
-  EXPECT_EQ(weights->output.data, weights->embedding.data);
+  EXPECT_EQ(weights->output.weight.data, weights->embedding.data);
   ASSERT_EQ(weights->layers.size(), 30u);
-  EXPECT_EQ(weights->layers[29].down.type, GGML_TYPE_Q4_1);
-  EXPECT_EQ(weights->layers[29].down.cols, 1536);
+  EXPECT_EQ(weights->layers[29].down.weight.type, GGML_TYPE_Q4_1);
+  EXPECT_EQ(weights->layers[29].down.weight.cols, 1536);
   const Status finite = check_finite(*weights);
   EXPECT_TRUE(finite.ok()) << finite.message();
 }

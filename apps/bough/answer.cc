@@ -108,16 +108,21 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
                                      " tokens; there is no answer");
 }
 
-int stream_answer(Conversation& conversation, GenerateOptions options) {
+Result<Generation> print_answer(Conversation& conversation, GenerateOptions options) {
   bool written = true;
   options.on_text = [&](std::string_view piece) {
     written = print_piece(piece, conversation.json);
     return written && !interrupted();
   };
-  const Result<Generation> answer = conversation.session->generate(options);
+  Result<Generation> answer = conversation.session->generate(options);
   if (!conversation.json) print_piece("\n", false);
+  if (answer.ok() && !written) return Status(Code::io_error, "standard output no longer takes the answer");
+  return answer;
+}
+
+int stream_answer(Conversation& conversation, GenerateOptions options) {
+  const Result<Generation> answer = print_answer(conversation, std::move(options));
   if (!answer.ok()) return fail(answer.status());
-  if (!written) return fail(Status(Code::io_error, "standard output no longer takes the answer"));
   if (conversation.json) {
     print_json_summary(conversation, *answer);
   } else {

@@ -27,7 +27,10 @@ Result<Conversation> open_conversation(const ModelOptions& model, const std::str
 // a sentence that says how much was read.
 Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, bool will_sample, const std::string& label);
 
-// Streams the answer (on_text is set here), then reports reading, answering and peak memory. Returns the exit code.
+// Streams the answer to stdout (on_text is set here). Errors: those of Session::generate; io_error when stdout takes no more.
+Result<Generation> print_answer(Conversation& conversation, GenerateOptions options);
+
+// print_answer; then reports reading, answering and peak memory. Returns the exit code.
 int stream_answer(Conversation& conversation, GenerateOptions options);
 
 }  // namespace bough::cli

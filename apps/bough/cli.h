@@ -26,6 +26,7 @@ void add_ask(CLI::App& app, Action& action);
 // The parser splits a listed word in brackets ("[a, b]") at its commas. A mark before such a word of `ask` keeps it whole; `ask` takes
 // the mark off again.
 std::string marked_word(const std::string& word);
+void add_chat(CLI::App& app, Action& action);
 void add_run(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);

@@ -12,6 +12,7 @@ extern "C" void on_interrupt(int) { stop_asked = 1; }
 }  // namespace
 
 void catch_interrupt() {
+  stop_asked = 0;
   struct sigaction action {};
   action.sa_handler = on_interrupt;
   action.sa_flags = SA_RESETHAND | SA_RESTART;

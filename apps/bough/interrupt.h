@@ -3,7 +3,7 @@
 
 namespace bough::cli {
 
-void catch_interrupt();
+void catch_interrupt();  // once more: what was asked is forgotten, and the next one is again a first one
 bool interrupted();
 
 }  // namespace bough::cli

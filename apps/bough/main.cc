@@ -68,6 +68,7 @@ int run_program(int argc, char** argv) {
   app.require_subcommand(0, 1);
   Action action;
   add_ask(app, action);
+  add_chat(app, action);
   add_run(app, action);
   add_inspect(app, action);
   add_tokenize(app, action);

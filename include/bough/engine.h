@@ -111,7 +111,10 @@ class Engine {
 
   // The model's own chat template. Errors: unsupported when the file has none or its template fails.
   Result<std::vector<TokenId>> chat_prompt(std::span<const ChatMessage> messages) const;
-  // One user turn that holds a long text and then `question`, cut where the text goes.
+  // A conversation whose first user message begins with a long text, cut where the text goes. Errors: those of chat_prompt;
+  // invalid_argument without a user message.
+  Result<SplitPrompt> chat_prompt_around_text(std::span<const ChatMessage> messages) const;
+  // One user turn that holds a long text and then `question`.
   Result<SplitPrompt> chat_prompt_around_text(std::string_view question) const;
 
   // Everything that Session::generate would refuse before its first token, grammars included. Errors: invalid_argument, unsupported.

@@ -94,10 +94,18 @@ Result<std::vector<TokenId>> Engine::chat_prompt(std::span<const ChatMessage> me
   return chat_tokens(*impl_->tokenizer, chat, messages, true);
 }
 
-Result<SplitPrompt> Engine::chat_prompt_around_text(std::string_view question) const {
+Result<SplitPrompt> Engine::chat_prompt_around_text(std::span<const ChatMessage> messages) const {
   BOUGH_ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::of(*impl_->tokenizer));
-  const ChatMessage user{"user", std::string(kTextMarker) + "\n\n" + std::string(question)};
-  return split_chat_tokens(*impl_->tokenizer, chat, {&user, 1}, kTextMarker, true);
+  std::vector<ChatMessage> marked(messages.begin(), messages.end());
+  const auto user = std::find_if(marked.begin(), marked.end(), [](const ChatMessage& m) { return m.role == "user"; });
+  if (user == marked.end()) return Status(Code::invalid_argument, "a conversation about a text needs a message of the user");
+  user->content.insert(0, std::string(kTextMarker) + "\n\n");
+  return split_chat_tokens(*impl_->tokenizer, chat, marked, kTextMarker, true);
+}
+
+Result<SplitPrompt> Engine::chat_prompt_around_text(std::string_view question) const {
+  const ChatMessage user{"user", std::string(question)};
+  return chat_prompt_around_text({&user, 1});
 }
 
 Result<std::unique_ptr<Session>> Engine::new_session() {

@@ -11,7 +11,7 @@ set_target_properties(bough_shared PROPERTIES
   LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/lib")
 target_include_directories(bough_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(bough_shared INTERFACE cxx_std_20)
-target_link_libraries(bough_shared PRIVATE LlamaCpp::common DNNL::dnnl hwy::hwy OpenMP::OpenMP_CXX "${BOUGH_XXHASH_LIBRARY}")
+target_link_libraries(bough_shared PRIVATE $<TARGET_PROPERTY:bough,LINK_LIBRARIES> $<TARGET_PROPERTY:bough_attention,LINK_LIBRARIES>)
 target_link_options(bough_shared PRIVATE "-Wl,--version-script=${bough_map}" -Wl,--no-undefined -Wl,--gc-sections)
 
 file(RELATIVE_PATH BOUGH_PC_TO_PREFIX "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")

@@ -52,10 +52,12 @@ Status fill_info(const ModelInfo& from, bough_model_info* out) {
 }
 
 Result<DType> kv_type_of(const char* name) {
-  for (const DType type : {DType::f32, DType::bf16}) {
+  std::string known;
+  for (const DType type : kAllDTypes) {
     if (name != nullptr && std::string_view(name) == name_of(type)) return type;
+    known += (known.empty() ? "" : ", ") + std::string(name_of(type));
   }
-  return Status(Code::invalid_argument, "kv is '" + std::string(name == nullptr ? "" : name) + "', it must be f32 or bf16");
+  return Status(Code::invalid_argument, "kv is '" + std::string(name == nullptr ? "" : name) + "', it must be one of " + known);
 }
 
 }  // namespace

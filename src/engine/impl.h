@@ -17,8 +17,6 @@
 
 namespace bough {
 
-#pragma GCC visibility push(hidden)  // no part of what the shared library exports of the classes around them
-
 struct Engine::Impl {
   std::optional<GgufFile> file;
   ModelConfig config;
@@ -58,8 +56,6 @@ struct Session::Impl {
   // Writes what has become savable.
   void keep_pages();
 };
-
-#pragma GCC visibility pop
 
 // What a checked file says of itself.
 ModelInfo describe(const GgufFile& file, const ModelConfig& config, const Weights& weights);

@@ -106,8 +106,9 @@ class AllocationFault : public testing::Test {
   std::vector<TokenId> question_;
 };
 
+// A plan by name: the JSON library's destructor allocates and must not throw, so that a JSON plan has no way to fail here.
 TEST_F(AllocationFault, Open) {
-  const EngineOptions options{file_.path(), test::kSmallPlan, DType::f32, 1};
+  const EngineOptions options{file_.path(), "dense", DType::f32, 1};
   const int64_t count = fail_each_allocation([&] { return Engine::open(options).status(); }, [](const Status&) {});
   EXPECT_GT(count, 100);
 }

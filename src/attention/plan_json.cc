@@ -194,45 +194,6 @@ Result<AttentionPlan> parse_file(const std::string& path) {
   return result;
 }
 
-using plan::name;
-using OrderedJson = nlohmann::ordered_json;
-
-OrderedJson stages_json(const std::vector<StagePlan>& stages) {
-  OrderedJson list = OrderedJson::array();
-  for (size_t i = 0; i < stages.size(); ++i) {
-    OrderedJson stage;
-    stage["chunk"] = stages[i].chunk;
-    if (i > 0) stage["keep"] = stages[i].keep;
-    stage["query_block"] = stages[i].query_block;
-    stage["query_stride"] = stages[i].query_stride;
-    list.push_back(std::move(stage));
-  }
-  return list;
-}
-
-OrderedJson tree_json(const TreePlan& t) {
-  return {{"k", t.k},
-          {"query_block", t.query_block},
-          {"query_stride", t.query_stride},
-          {"key_block", t.key_block},
-          {"key_stride", t.key_stride},
-          {"rep", name(plan::representative_names(), t.rep)},
-          {"refresh", t.refresh}};
-}
-
-OrderedJson override_json(const LayerOverride& o) {
-  OrderedJson json = {{"layers", o.layers}};
-  if (o.mode) json["mode"] = name(plan::mode_names(), *o.mode);
-  if (o.sinks) json["sinks"] = *o.sinks;
-  if (o.window) json["window"] = *o.window;
-  if (o.stages) json["stages"] = stages_json(*o.stages);
-  if (o.k) json["k"] = *o.k;
-  if (o.tree) json["tree"] = tree_json(*o.tree);
-  if (o.scan) json["scan"] = name(plan::scan_names(), *o.scan);
-  if (o.positions) json["positions"] = name(plan::positions_names(), *o.positions);
-  return json;
-}
-
 }  // namespace
 
 Result<AttentionPlan> parse_plan(std::string_view spec) {
@@ -244,30 +205,6 @@ Result<AttentionPlan> parse_plan(std::string_view spec) {
   } catch (const std::exception&) {
     return Status(Code::io_error, "cannot read the attention plan " + quote(spec));
   }
-}
-
-std::string plan_json(const AttentionPlan& p) {
-  OrderedJson tree, first;
-  if (p.tree) tree = tree_json(*p.tree);
-  if (p.first) first = {{"layers", p.first->layers}, {"k", p.first->k}, {"scan", name(plan::scan_names(), p.first->scan)}};
-  OrderedJson layers = OrderedJson::array();
-  for (const LayerOverride& o : p.layers) layers.push_back(override_json(o));
-  const OrderedJson object = {{"mode", name(plan::mode_names(), p.mode)},
-                              {"sinks", p.sinks},
-                              {"window", p.window},
-                              {"stages", stages_json(p.stages)},
-                              {"k", p.k},
-                              {"tree", std::move(tree)},
-                              {"first", std::move(first)},
-                              {"scan", name(plan::scan_names(), p.scan)},
-                              {"positions", name(plan::positions_names(), p.positions)},
-                              {"lists", name(plan::lists_names(), p.lists)},
-                              {"pool", name(plan::pool_names(), p.pool)},
-                              {"refresh", p.refresh},
-                              {"tail", p.tail},
-                              {"dense_below", p.dense_below},
-                              {"layers", std::move(layers)}};
-  return object.dump();
 }
 
 }  // namespace bough

@@ -4,29 +4,13 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <exception>
 #include <dnnl.hpp>
 
 #include "cpu/scratch.h"
 #include "cpu/tile.h"
 
 namespace bough {
-
-std::byte* PackedWeights::place(const void* key, size_t bytes, bool* fresh) {
-  if (const auto found = kept_.find(key); found != kept_.end()) {
-    *fresh = false;
-    return found->second.get();
-  }
-  *fresh = true;
-  if (used_ + bytes <= budget_) {
-    used_ += bytes;
-    return (kept_[key] = allocate(bytes)).get();
-  }
-  if (passing_bytes_ < bytes) {
-    passing_ = allocate(bytes);
-    passing_bytes_ = bytes;
-  }
-  return passing_.get();
-}
 
 namespace cpu {
 namespace {
@@ -104,21 +88,19 @@ void dequantise(const Tensor& w, int64_t from, int64_t count, bool bf16, std::by
 std::byte* packed_panels(const LinearArgs& a, bool bf16, int64_t width, PackedWeights& store) {
   const int64_t panels = (a.w.rows + width - 1) / width;
   const size_t panel_bytes = kernel({width, a.w.cols, bf16, a.add, a.w.rows}).w.get_size();
-  bool fresh = false;
-  std::byte* base = store.place(a.w.data, panel_bytes * static_cast<size_t>(panels), &fresh);
-  if (!fresh) return base;
-  const auto type = bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-  std::vector<std::byte> plain(static_cast<size_t>(width * a.w.cols) * (bf16 ? 2 : 4));
-  dnnl::stream stream(engine());
-  for (int64_t p = 0; p < panels; ++p) {
-    const int64_t n = std::min(width, a.w.rows - p * width);
-    dequantise(a.w, p * width, n, bf16, plain.data());
-    dnnl::memory from({{a.w.cols, n}, type, dnnl::memory::format_tag::ba}, engine(), plain.data());
-    dnnl::memory to(kernel({n, a.w.cols, bf16, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
-    dnnl::reorder(from, to).execute(stream, from, to);
-    stream.wait();
-  }
-  return base;
+  return store.get(a.w.data, panel_bytes * static_cast<size_t>(panels), [&](std::byte* base) {
+    const auto type = bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+    std::vector<std::byte> plain(static_cast<size_t>(width * a.w.cols) * (bf16 ? 2 : 4));
+    dnnl::stream stream(engine());
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t n = std::min(width, a.w.rows - p * width);
+      dequantise(a.w, p * width, n, bf16, plain.data());
+      dnnl::memory from({{a.w.cols, n}, type, dnnl::memory::format_tag::ba}, engine(), plain.data());
+      dnnl::memory to(kernel({n, a.w.cols, bf16, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
+      dnnl::reorder(from, to).execute(stream, from, to);
+      stream.wait();
+    }
+  });
 }
 
 // Rows [t * kRows, ...) of x in the kernel's type, zero beyond the last.
@@ -191,13 +173,22 @@ void gemm(const LinearArgs& a) {
   const int64_t last = a.w.rows - (panels - 1) * width;
   const size_t scratch_bytes = std::max(wide.scratch.get_size(), kernel({last, a.w.cols, bf16, a.add, a.w.rows}).scratch.get_size());
   const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes);
+  std::exception_ptr failure;  // no exception may leave a parallel region
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < tiles; ++t) pack_tile(a, t, bf16, packed_x + static_cast<size_t>(t) * x_bytes);
 #pragma omp for schedule(dynamic)
-    for (int64_t item = 0; item < tiles * panels; ++item) multiply(plan, item % tiles, item / tiles, scratch.mine());
+    for (int64_t item = 0; item < tiles * panels; ++item) {
+      try {
+        multiply(plan, item % tiles, item / tiles, scratch.mine());
+      } catch (...) {
+#pragma omp critical
+        failure = std::current_exception();
+      }
+    }
   }
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace cpu

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "bough/types.h"
@@ -17,9 +18,24 @@ class PackedWeights {
  public:
   explicit PackedWeights(size_t budget) : budget_(budget) {}
 
-  // Where the packed form of `key` is or may be put; `fresh` tells that it must be filled. Beyond the budget the answer is one buffer
-  // that the next such call overwrites. Throws std::bad_alloc.
-  std::byte* place(const void* key, size_t bytes, bool* fresh);
+  // The packed form of `key`, in `bytes` bytes that `fill` writes when there is none yet. Beyond the budget the answer is one buffer
+  // that the next such call overwrites. Nothing is kept when `fill` throws. Throws std::bad_alloc and what `fill` throws.
+  template <typename Fill>
+  std::byte* get(const void* key, size_t bytes, const Fill& fill) {
+    if (const auto found = kept_.find(key); found != kept_.end()) return found->second.get();
+    if (used_ + bytes > budget_) {
+      if (passing_bytes_ < bytes) {
+        passing_ = allocate(bytes);
+        passing_bytes_ = bytes;
+      }
+      fill(passing_.get());
+      return passing_.get();
+    }
+    Buffer made = allocate(bytes);
+    fill(made.get());
+    used_ += bytes;
+    return (kept_[key] = std::move(made)).get();
+  }
 
  private:
   struct Free {

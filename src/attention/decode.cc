@@ -34,6 +34,7 @@ Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int l
                           std::span<const uint8_t> refreshed, const RopeTable& rope, std::span<AttentionState* const> states) {
   const LayerPlan& plan = setup.layer(layer);
   const int64_t window = setup.attention_of(layer).sliding_window;
+  const PositionRule rule = setup.positions(layer);
   const int64_t sinks_kept = plan.sinks / 32 * 32;
   for (size_t b = 0; b < states.size(); ++b) {
     LayerState& state = states[b]->layers[static_cast<size_t>(layer)];
@@ -44,6 +45,7 @@ Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int l
     // A renewed context begins with the same sinks at the same ranks as whatever the set held.
     if (wanted != state.holds || refreshed[b] != 0) state.set.size = wanted == Holds::pruned ? std::min(state.set.size, sinks_kept) : 0;
     state.holds = wanted;
+    if (!run && rule.positions != Positions::rank) state.set.size = 0;  // the keys before the window move with every step
     if (run && state.w0 != run_start(window, block.r0)) {
       state.w0 = run_start(window, block.r0);
       state.set.size = 0;
@@ -61,6 +63,7 @@ Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int l
     args.contexts = contexts.data();
     args.list_heads = lists.list_heads;
     args.from = state.set.size;
+    args.positions = rule;
     args.set = &state.set;
     setup.bodies->working_set_build(args);
   }

@@ -33,6 +33,7 @@ int64_t AttentionSetup::rope_positions(int rope, int64_t length) const {
 int64_t AttentionSetup::positions_of(const LayerPlan& l, int64_t length) const {
   int64_t most = std::max(l.context_tokens(), std::min(length, plan.dense_below + l.last_refresh()));
   if (l.mode == Mode::dense) most = std::max(most, length);
+  most = std::max(most, ContextPositions::table_positions({l.positions, l.window, trained_context}, most, length));
   if (l.scan != Scan::relative && l.scan != Scan::infllm) most = std::max(most, trained_context);
   return most;
 }

@@ -27,6 +27,11 @@ struct AttentionSetup {
 
   const LayerPlan& layer(int index) const { return layers[static_cast<size_t>(index)]; }
   LayerAttention attention_of(int layer) const { return attention.empty() ? LayerAttention{} : attention[static_cast<size_t>(layer)]; }
+  // Of the layer's final attention; a sliding window always counts by rank.
+  PositionRule positions(int index) const {
+    if (is_sliding(index)) return {};
+    return {layer(index).positions, layer(index).window, trained_context};
+  }
   bool is_sliding(int layer) const { return attention_of(layer).sliding_window > 0; }
   // Does a block of this layer that ends at r1 see every token, at true positions? Not asked of sliding-window layers.
   bool is_dense(int index, int64_t r1) const {

@@ -29,6 +29,7 @@ struct Workspace {
   int* hidden;
   int* visible;
   float* turned;  // [d]
+  float* angles;  // cos then sin [pairs][32]
 
   static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
     Workspace w{};
@@ -44,6 +45,7 @@ struct Workspace {
     w.hidden = carver.take<int>(rows);
     w.visible = carver.take<int>(rows);
     w.turned = carver.take<float>(d);
+    w.angles = carver.take<float>(static_cast<int64_t>(d) * kTileKeys);
     return w;
   }
 };
@@ -58,6 +60,7 @@ class BlockAttend {
         block_(args.batch->blocks[static_cast<size_t>(index)]),
         pages_(args.batch->sequences[static_cast<size_t>(block_.seq)]),
         context_(context_of(args.lists, block_, index, kv_head)),
+        positions_(args.positions, context_, block_.r0),
         size_(context_.size()),
         kv_head_(kv_head),
         rows_(block_.rows * args.heads.group()) {}
@@ -85,9 +88,9 @@ class BlockAttend {
     const int d = a_.heads.head_dim;
     for (int r = 0; r < rows_; ++r) {
       const float* q = a_.q + output_row(r) * d;
-      const int64_t rank = std::max<int64_t>(0, rank_of(r));  // a row that sees nothing turns by any angle
+      const int64_t position = positions_.query(block_.r0 + r % block_.rows);
       for (int i = 0; i < d; ++i) w_.turned[i] = q[i] * a_.heads.scale;
-      rope_row(w_.turned, a_.rope->cos_row(rank), a_.rope->sin_row(rank), a_.rope->params(), d, w_.turned);
+      rope_row(w_.turned, a_.rope->cos_row(position), a_.rope->sin_row(position), a_.rope->params(), d, w_.turned);
       ops_.pack_rows(w_.turned, d, a_.kv.type, w_.q + static_cast<size_t>(r) * static_cast<size_t>(d) * ops_.elem);
     }
   }
@@ -97,8 +100,14 @@ class BlockAttend {
     for (int t = 0; t < tiles; ++t) {
       TileRows rows;
       gather_rows(context_, pages_, a_.kv, a_.layer, kv_head_, rank + t * kTileKeys, rows);
-      const int64_t angle = rank / kTileKeys + t;
-      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params(), a_.rope->cos_tile(angle), a_.rope->sin_tile(angle),
+      const float* cos = a_.rope->cos_tile(rank / kTileKeys + t);
+      const float* sin = a_.rope->sin_tile(rank / kTileKeys + t);
+      if (!positions_.by_rank()) {
+        gather_key_angles(positions_, *a_.rope, rank + t * kTileKeys, size_, w_.angles);
+        cos = w_.angles;
+        sin = w_.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys;
+      }
+      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params(), cos, sin,
                      w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d));
       ops_.pack_values(rows.v, a_.kv.type, d, w_.v_tiles + static_cast<size_t>(t) * ops_.v_tile_bytes(d));
     }
@@ -140,6 +149,7 @@ class BlockAttend {
   const QueryBlock& block_;
   PageTable pages_;
   Context context_;
+  ContextPositions positions_;
   int64_t size_;
   int kv_head_;
   int rows_;

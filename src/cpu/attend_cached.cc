@@ -55,7 +55,7 @@ void attend_split(const TileOps& ops, const AttendCachedArgs& a, int row, int kv
   for (int g = 0; g < group; ++g) {
     const float* q = a.q + (static_cast<int64_t>(row) * a.heads.heads + kv_head * group + g) * d;
     for (int i = 0; i < d; ++i) w.turned[i] = q[i] * a.heads.scale;
-    rope_row(w.turned, a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params(), d, w.turned);
+    rope_row(w.turned, a.rope->cos_row(set.query), a.rope->sin_row(set.query), a.rope->params(), d, w.turned);
     ops.pack_rows(w.turned, d, a.kv.type, w.q + static_cast<size_t>(g * d) * ops.elem);
   }
   std::fill_n(w.o, group * padded(d), 0.0F);
@@ -88,6 +88,10 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
     const int head = static_cast<int>(item / tiles);
     gather_rows(a.contexts[a.list_heads == 1 ? 0 : head], *a.pages, a.kv, a.layer, head, (first_tile + item % tiles) * kTileKeys, rows);
   };
+  const ContextPositions positions(a.positions, a.contexts[0], a.contexts[0].r1 - 1);
+  const bool by_rank = positions.by_rank();
+  const int pairs = a.rope->pairs();
+  const Scratch scratch(by_rank ? 0 : static_cast<size_t>(2 * pairs * kTileKeys) * sizeof(float));
 #pragma omp parallel for schedule(static) if (tiles > 1)
   for (int64_t item = 0; item < tiles * a.kv.kv_heads; ++item) {
     const int head = static_cast<int>(item / tiles);
@@ -98,11 +102,20 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
       prefetch_rows(rows, a.kv.row_bytes());
     }
     gather(item, rows);
-    ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, a.rope->params(), a.rope->cos_tile(tile), a.rope->sin_tile(tile),
-                  a.set->k_tile(head, tile));
+    const float* cos = a.rope->cos_tile(tile);
+    const float* sin = a.rope->sin_tile(tile);
+    if (!by_rank) {
+      const Context& context = a.contexts[a.list_heads == 1 ? 0 : head];
+      auto* angles = reinterpret_cast<float*>(scratch.mine());
+      gather_key_angles(ContextPositions(a.positions, context, context.r1 - 1), *a.rope, tile * kTileKeys, size, angles);
+      cos = angles;
+      sin = angles + static_cast<ptrdiff_t>(pairs) * kTileKeys;
+    }
+    ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, a.rope->params(), cos, sin, a.set->k_tile(head, tile));
     ops.pack_values(rows.v, a.kv.type, a.kv.head_dim, a.set->v_tile(head, tile));
   }
   a.set->size = size;
+  a.set->query = positions.query(a.contexts[0].r1 - 1);
 }
 
 void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {

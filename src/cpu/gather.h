@@ -1,10 +1,15 @@
 // Key and value addresses of 32 consecutive ranks of a context, as packed tiles want them.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/tile.h"
 #include "steps/block_list.h"
+#include "steps/positions.h"
 
 namespace bough::cpu {
+
+inline constexpr int kMaxPairs = 128;  // of a head of 256 elements
 
 struct TileRows {
   const std::byte* k[kTileKeys];
@@ -31,6 +36,20 @@ inline void gather_rows(const Context& context, const PageTable& pages, const Kv
 inline void prefetch_row(const std::byte* row, size_t row_bytes) {
   for (size_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
   __builtin_prefetch(row + row_bytes - 1);  // quantised rows begin anywhere in a cache line
+}
+
+// cos then sin [pairs][32] of ranks [rank, rank + 32) of a context of `size` keys; of what is beyond its end, its last key's.
+inline void gather_key_angles(const ContextPositions& positions, const RopeTable& rope, int64_t rank, int64_t size, float* angles) {
+  const int pairs = rope.pairs();
+  float cos[kMaxPairs];
+  float sin[kMaxPairs];
+  for (int lane = 0; lane < kTileKeys; ++lane) {
+    positions.angles(rope, std::min(rank + lane, size - 1), cos, sin);
+    for (int i = 0; i < pairs; ++i) {
+      angles[i * kTileKeys + lane] = cos[i];
+      angles[(pairs + i) * kTileKeys + lane] = sin[i];
+    }
+  }
 }
 
 inline void prefetch_rows(const TileRows& rows, size_t row_bytes) {

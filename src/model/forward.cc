@@ -69,8 +69,8 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
     for (const AttentionState* state : states) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
     bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope, own.sliding_window, act_.o.data()});
   }
-  bodies.attend(
-      {&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope, own.sliding_window, act_.o.data(), nullptr});
+  bodies.attend({&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope, own.sliding_window,
+                 setup_.positions(layer), act_.o.data(), nullptr});
   return {};
 }
 

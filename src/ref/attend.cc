@@ -11,13 +11,17 @@
 namespace bough::ref {
 namespace {
 
-// Key of one rank, rotated by it and rounded once.
-std::vector<float> rotated_key(const AttendArgs& a, const PageTable& pages, int kv_head, int64_t token, int64_t rank) {
+// Key of one rank, rotated and rounded once.
+std::vector<float> rotated_key(const AttendArgs& a, const PageTable& pages, const ContextPositions& positions, int kv_head, int64_t token,
+                               int64_t rank) {
   const int d = a.heads.head_dim;
+  std::vector<float> cos(static_cast<size_t>(a.rope->pairs()));
+  std::vector<float> sin(cos.size());
+  positions.angles(*a.rope, rank, cos.data(), sin.data());
   const std::byte* stored = pages.row(token, a.kv.k_offset(a.layer, kv_head), a.kv.row_bytes());
   std::vector<float> key(static_cast<size_t>(d));
   load_row(stored, a.kv.type, d, key.data());
-  rope_row(key.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, key.data());
+  rope_row(key.data(), cos.data(), sin.data(), a.rope->params(), d, key.data());
   for (float& x : key) x = rounded(x, a.kv.type);
   return key;
 }
@@ -47,20 +51,21 @@ void attend_head(const AttendArgs& a, int64_t index, int head) {
   const int kv_head = head / a.heads.group();
   const int d = a.heads.head_dim;
   const Context context = context_of(a.lists, block, index, kv_head);
+  const ContextPositions positions(a.positions, context, block.r0);
   std::vector<Row> rows(static_cast<size_t>(block.rows));
   for (int i = 0; i < block.rows; ++i) {
     Row& row = rows[static_cast<size_t>(i)];
     const float* q = a.q + (static_cast<int64_t>(block.row + i) * a.heads.heads + head) * d;
-    const int64_t rank = std::max<int64_t>(0, context.size() - block.rows + i);  // a row that sees nothing turns by any angle
+    const int64_t position = positions.query(block.r0 + i);
     row.q.assign(q, q + d);
     row.o.assign(static_cast<size_t>(d), 0.0F);
     for (float& x : row.q) x *= a.heads.scale;
-    rope_row(row.q.data(), a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, row.q.data());
+    rope_row(row.q.data(), a.rope->cos_row(position), a.rope->sin_row(position), a.rope->params(), d, row.q.data());
     for (float& x : row.q) x = rounded(x, a.kv.type);
   }
   for (int64_t rank = 0; rank < context.size(); ++rank) {
     const int64_t token = context.token(rank);
-    const std::vector<float> key = rotated_key(a, pages, kv_head, token, rank);
+    const std::vector<float> key = rotated_key(a, pages, positions, kv_head, token, rank);
     std::vector<float> value(static_cast<size_t>(d));
     load_row(pages.row(token, a.kv.v_offset(a.layer, kv_head), a.kv.row_bytes()), a.kv.type, d, value.data());
     for (int i = 0; i < block.rows; ++i) {

@@ -31,6 +31,9 @@ void working_set_build(const WorkingSetArgs& a) {
   const int d = a.kv.head_dim;
   for (int head = 0; head < a.kv.kv_heads; ++head) {
     const Context& context = a.contexts[a.list_heads == 1 ? 0 : head];
+    const ContextPositions positions(a.positions, context, context.r1 - 1);
+    std::vector<float> cos(static_cast<size_t>(a.rope->pairs()));
+    std::vector<float> sin(cos.size());
     for (int64_t rank = a.from; rank < context.size(); ++rank) {
       const int64_t token = context.token(rank);
       const std::byte* k = a.pages->row(token, a.kv.k_offset(a.layer, head), a.kv.row_bytes());
@@ -39,10 +42,12 @@ void working_set_build(const WorkingSetArgs& a) {
       float* value = value_row(*a.set, head, rank, d);
       load_row(k, a.kv.type, d, key);
       load_row(v, a.kv.type, d, value);
-      rope_row(key, a.rope->cos_row(rank), a.rope->sin_row(rank), a.rope->params(), d, key);
+      positions.angles(*a.rope, rank, cos.data(), sin.data());
+      rope_row(key, cos.data(), sin.data(), a.rope->params(), d, key);
       for (int i = 0; i < d; ++i) key[i] = rounded(key[i], a.kv.type);
     }
     a.set->size = context.size();
+    a.set->query = positions.query(context.r1 - 1);
   }
 }
 
@@ -54,7 +59,7 @@ void attend_cached(const AttendCachedArgs& a) {
       const int64_t offset = (static_cast<int64_t>(row) * a.heads.heads + head) * d;
       std::vector<float> q(a.q + offset, a.q + offset + d);
       for (float& x : q) x *= a.heads.scale;
-      rope_row(q.data(), a.rope->cos_row(set.size - 1), a.rope->sin_row(set.size - 1), a.rope->params(), d, q.data());
+      rope_row(q.data(), a.rope->cos_row(set.query), a.rope->sin_row(set.query), a.rope->params(), d, q.data());
       for (float& x : q) x = rounded(x, a.kv.type);
       const int64_t first = a.window > 0 ? std::max<int64_t>(0, set.size - a.window) : 0;
       std::vector<float> scores(static_cast<size_t>(set.size));

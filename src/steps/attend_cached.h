@@ -10,6 +10,7 @@
 #include <new>
 
 #include "steps/block_list.h"
+#include "steps/positions.h"
 #include "steps/rope.h"
 
 namespace bough {
@@ -22,6 +23,7 @@ struct WorkingSet {
   std::unique_ptr<std::byte, FreeDelete> data;  // [hkv][tiles][K tile, V tile]
   int64_t capacity = 0;                         // keys, a multiple of 32
   int64_t size = 0;                             // keys held: ranks [0, size)
+  int64_t query = 0;                            // where the row stands that attends to them next, as the last build said
   size_t tile_bytes = 0;                        // of one K or V tile
   int kv_heads = 0;
 
@@ -42,6 +44,7 @@ struct WorkingSetArgs {
   const Context* contexts = nullptr;  // [lh]
   int list_heads = 1;
   int64_t from = 0;  // ranks [from, context size) are (re)built
+  PositionRule positions;
   WorkingSet* set = nullptr;
 };
 

@@ -119,15 +119,5 @@ TEST(PlanRules, Tree) {
   EXPECT_EQ(preset(plan_json(every)), every);
 }
 
-TEST(PlanSupport, WhatNoBodyDoesIsRefused) {
-  for (const std::string& name : preset_names()) EXPECT_TRUE(check_supported(preset(name)).ok()) << name;
-  const auto message = [](const char* text) {
-    const Status status = check_supported(preset(text));
-    EXPECT_EQ(status.code(), Code::unsupported) << text;
-    return status.message();
-  };
-  EXPECT_EQ(message(R"({"positions":"streaming"})"), "positions streaming is not implemented in this build");
-}
-
 }  // namespace
 }  // namespace bough

@@ -71,8 +71,9 @@ TEST(SlidingWindow, DecodingEqualsReading) {
 }
 
 TEST(SlidingWindow, AWindowAsLongAsTheTextChangesNoBit) {
-  test::TinyForward forward(test::peaked_model(), plan_of("dense"), DType::bf16, 11,
-                            [](ModelConfig& config) { config.layer_attention.assign(2, {1000, 0}); });
+  test::TinyForward forward(test::peaked_model(), plan_of("dense"), DType::bf16, 11, [](ModelConfig& config) {
+    config.layer_attention.assign(2, {1000, 0});
+  });
   test::TinyForward plain(test::peaked_model(), plan_of("dense"), DType::bf16);
   Conversation a(forward, 300), b(plain, 300);
   for (int step = 0; step < 40; ++step) EXPECT_TRUE(same_bits(a.decode(), b.decode())) << "step " << step;

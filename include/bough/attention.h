@@ -165,9 +165,6 @@ std::string plan_json(const AttentionPlan& plan);
 // Checks every rule named above. Errors: invalid_argument with the field, its value and the limit.
 Status validate_plan(const AttentionPlan& plan);
 
-// Refuses what a valid plan may ask for and no body of this build does. Errors: unsupported, with the field.
-Status check_supported(const AttentionPlan& plan);
-
 struct FittedPlan {
   AttentionPlan plan;
   std::string note;  // empty, or one sentence that says what was cut and why

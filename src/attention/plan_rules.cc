@@ -286,13 +286,4 @@ Status validate_plan(const AttentionPlan& p) {
   return check_refresh_count(p, layers);
 }
 
-Status check_supported(const AttentionPlan& p) {
-  const auto refuse = [](const std::string& what) { return Status(Code::unsupported, what + " is not implemented in this build"); };
-  for (const LayerPlan& l : p.distinct_layers()) {
-    if (l.mode != Mode::dense && l.positions != Positions::rank)
-      return refuse("positions " + plan::name(plan::positions_names(), l.positions));
-  }
-  return {};
-}
-
 }  // namespace bough

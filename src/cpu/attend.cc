@@ -107,8 +107,7 @@ class BlockAttend {
         cos = w_.angles;
         sin = w_.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys;
       }
-      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params(), cos, sin,
-                     w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d));
+      ops_.pack_keys(rows.k, a_.kv.type, d, a_.rope->params(), cos, sin, w_.k_tiles + static_cast<size_t>(t) * ops_.k_tile_bytes(d));
       ops_.pack_values(rows.v, a_.kv.type, d, w_.v_tiles + static_cast<size_t>(t) * ops_.v_tile_bytes(d));
     }
   }

@@ -37,7 +37,6 @@ bool is_explicit(std::string_view plan) {
 
 Result<AttentionSetup> make_setup(const EngineOptions& options, const ModelConfig& config, std::string* note) {
   BOUGH_ASSIGN_OR_RETURN(const AttentionPlan plan, parse_plan(options.plan));
-  BOUGH_RETURN_IF_ERROR(check_supported(plan));
   BOUGH_ASSIGN_OR_RETURN(FittedPlan fitted, fit_plan(plan, config.trained_context, is_explicit(options.plan)));
   *note = fitted.note;
   return attention_setup(config, std::move(fitted.plan), options.kv);

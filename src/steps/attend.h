@@ -21,8 +21,8 @@ struct AttendArgs {
   const RopeTable* rope = nullptr;  // covers the largest context
   int64_t window = 0;               // 0: all ranks up to the row's own
   PositionRule positions;
-  float* o = nullptr;               // [t, hq, d]
-  float* lse = nullptr;             // [t, hq] or null
+  float* o = nullptr;    // [t, hq, d]
+  float* lse = nullptr;  // [t, hq] or null
 };
 
 }  // namespace bough

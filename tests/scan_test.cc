@@ -244,7 +244,10 @@ TEST_P(ScanTest, TiesGoRight) {
 // One huge key where the first round looks.
 TEST_P(ScanTest, APlantedKeyAtAQuarterPointWins) {
   // A score of 93 and what the key loses in its type.
-  const double planted = GetParam().type == DType::f32 ? 1e-3 : GetParam().type == DType::bf16 ? 0.3 : GetParam().type == DType::i8 ? 0.6 : 6;
+  const double planted = GetParam().type == DType::f32    ? 1e-3
+                         : GetParam().type == DType::bf16 ? 0.3
+                         : GetParam().type == DType::i8   ? 0.6
+                                                          : 6;
   for (const Scan kind : {Scan::relative, Scan::chunk_indexed}) {
     for (const int64_t probe : {3, 4, 9, 27, 28, 31}) {
       const int64_t token = probe * 32 + (probe % 2 == 0 ? 8 : 24);

@@ -57,7 +57,8 @@ class Decode {
     EXPECT_EQ(set.size, contexts[0].size());
   }
 
-  std::vector<float> attend(const Input& input) const {
+  // mass_keys > 0: every second row is watched, and its mass [hq, groups] goes to `watched`.
+  std::vector<float> attend(const Input& input, int mass_keys = 0, std::vector<std::vector<float>>* watched = nullptr) const {
     std::vector<const WorkingSet*> sets;
     for (const auto& set : sets_) sets.push_back(set.get());
     std::vector<float> o(input.q.size(), 7.0F);
@@ -70,6 +71,17 @@ class Decode {
     args.rope = &rope_;
     args.window = window_;
     args.o = o.data();
+    Mass mass{mass_keys, nullptr};
+    std::vector<float*> rows(static_cast<size_t>(input.batch.rows()), nullptr);
+    if (mass_keys > 0) {
+      watched->resize(sets_.size());
+      for (size_t row = 0; row < sets_.size(); row += 2) {
+        (*watched)[row].assign(static_cast<size_t>(args.heads.heads * mass.groups(sets[row]->size)), 7.0F);
+        rows[row] = (*watched)[row].data();
+      }
+      mass.rows = rows.data();
+      args.mass = &mass;
+    }
     body_.attend_cached(args);
     return o;
   }
@@ -203,6 +215,31 @@ TEST_P(AttendCachedTest, IsTextbookAttentionOverTheContextByRank) {
   for (size_t head = 0; head < 6; ++head) {
     const auto exact = test::textbook(c, 0, std::span(input.q).subspan(head * 64, 64), static_cast<int>(head) / 3, tokens);
     EXPECT_LE(test::relative_error(std::span(got).subspan(head * 64, 64), exact.o), tolerance(GetParam())) << "head " << head;
+  }
+}
+
+TEST_P(AttendCachedTest, MassIsTheSumOfTextbookProbabilities) {
+  const AttentionCase c(shape(), decode_rows({1300, 90, 611}), 22);
+  const Input input = c.input();
+  const Lists lists = test::random_lists(input.batch, {.sinks = 64, .window = 128, .chunk = 16, .most = 40}, 1);
+  const RopeTable rope = c.rope(kPositions);
+  Decode decode(body(), c, rope);
+  const auto plain = decode.build_and_attend(input, lists);
+  for (const int keys : {1, 8, 32}) {
+    std::vector<std::vector<float>> watched;
+    EXPECT_TRUE(test::same_bits(decode.attend(input, keys, &watched), plain)) << "watching changes nothing";
+    for (const int row : {0, 2}) {
+      const Context context = context_of(lists.view(), input.batch.blocks[static_cast<size_t>(row)], row, 0);
+      std::vector<int64_t> tokens;
+      for (int64_t rank = 0; rank < context.size(); ++rank) tokens.push_back(context.token(rank));
+      for (int head = 0; head < 6; ++head) {
+        const auto at = static_cast<size_t>(row * 6 + head);
+        const auto want = test::textbook(c, row, std::span(input.q).subspan(at * 64, 64), head / 3, tokens).mass(keys, context.size());
+        const auto own = std::span(watched[static_cast<size_t>(row)]).subspan(static_cast<size_t>(head) * want.size(), want.size());
+        EXPECT_LE(test::absolute_error(own, want), tolerance(GetParam())) << keys << " keys, row " << row << ", head " << head;
+        EXPECT_NEAR(std::accumulate(own.begin(), own.end(), 0.0), 1.0, tolerance(GetParam()));
+      }
+    }
   }
 }
 

@@ -24,11 +24,12 @@ constexpr int64_t kPositions = 1100;
 struct Output {
   std::vector<float> o;
   std::vector<float> lse;
+  std::vector<std::vector<float>> mass;  // of the rows watched, [hq, groups]
 };
 
-// Rows of blocks before `first_block` keep the value 7.
+// Rows of blocks before `first_block` keep the value 7. mass_keys > 0: rows 0, 3, 6, ... are watched.
 Output attend(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Lists& lists, const RopeTable& rope,
-              int64_t first_block = 0) {
+              int64_t first_block = 0, int mass_keys = 0) {
   const HeadShape heads = c.shape().head_shape();
   Output out;
   out.o.assign(static_cast<size_t>(input.batch.rows() * heads.heads * heads.head_dim), 7.0F);
@@ -45,6 +46,20 @@ Output attend(const AttentionBodies& body, const AttentionCase& c, const Input& 
   args.window = lists.spec.sliding;
   args.o = out.o.data();
   args.lse = out.lse.data();
+  Mass mass{mass_keys, nullptr};
+  std::vector<float*> rows(static_cast<size_t>(input.batch.rows()), nullptr);
+  out.mass.resize(rows.size());
+  for (int64_t b = first_block; mass_keys > 0 && b < input.nb(); ++b) {
+    const QueryBlock& block = input.batch.blocks[static_cast<size_t>(b)];
+    const int64_t groups = mass.groups(context_of(lists.view(), block, b, 0).size());
+    for (auto row = static_cast<size_t>(block.row); row < static_cast<size_t>(block.row + block.rows); ++row) {
+      if (row % 3 != 0) continue;
+      out.mass[row].assign(static_cast<size_t>(heads.heads * groups), 7.0F);
+      rows[row] = out.mass[row].data();
+    }
+  }
+  mass.rows = rows.data();
+  if (mass_keys > 0) args.mass = &mass;
   body.attend(args);
   return out;
 }
@@ -221,6 +236,44 @@ TEST_P(AttendTest, WithAListIsTextbookAttentionOverTheContextByRank) {
       EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance(GetParam())) << "row " << row << " head " << head;
     }
   }
+}
+
+TEST_P(AttendTest, MassIsTheSumOfTextbookProbabilities) {
+  const AttentionCase c(shape(), {{.length = 700, .first_row = 576, .tail = 10}}, 6);
+  const Input input = c.input();
+  const Lists lists = test::random_lists(input.batch, {.list_heads = 2, .sinks = 64, .window = 128, .chunk = 16, .most = 20}, 1);
+  const Output plain = attend(body(), c, input, lists, c.rope(kPositions));
+  for (const int keys : {1, 8, 32}) {
+    const Output got = attend(body(), c, input, lists, c.rope(kPositions), 0, keys);
+    EXPECT_TRUE(test::same_bits(got.o, plain.o) && test::same_bits(got.lse, plain.lse)) << "watching changes nothing";
+    for (int64_t b = 0; b < input.nb(); ++b) {
+      const QueryBlock& block = input.batch.blocks[static_cast<size_t>(b)];
+      for (int64_t row = block.row; row < block.row + block.rows; ++row) {
+        const std::vector<float>& mass = got.mass[static_cast<size_t>(row)];
+        if (row % 21 != 0 && (row < 114 || row % 3 != 0)) continue;
+        for (int head = 0; head < 6; ++head) {
+          const Context context = context_of(lists.view(), block, b, head / 3);
+          std::vector<int64_t> tokens;
+          for (int64_t rank = 0; rank <= context.size() - block.rows + row - block.row; ++rank) tokens.push_back(context.token(rank));
+          const test::Exact exact = test::textbook(c, 0, row_of(input.q, row * 6 + head, 64), head / 3, tokens);
+          const std::vector<float> want = exact.mass(keys, context.size());
+          const std::span<const float> own = std::span(mass).subspan(static_cast<size_t>(head) * want.size(), want.size());
+          EXPECT_LE(test::absolute_error(own, want), tolerance(GetParam())) << keys << " keys, row " << row << ", head " << head;
+          EXPECT_NEAR(std::accumulate(own.begin(), own.end(), 0.0), 1.0, tolerance(GetParam())) << "row " << row << ", head " << head;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttendTest, ARowThatSeesNothingHasNoMass) {
+  const AttentionCase c(shape(), {{.length = 64, .first_row = 0}}, 6);
+  const Input input = c.input();
+  Lists lists = test::random_lists(input.batch, {.dense = true}, 1);
+  lists.w0[0] = 63;  // one key, which only the last row sees
+  const Output got = attend(body(), c, input, lists, c.rope(kPositions), 0, 8);
+  EXPECT_THAT(got.mass[60], testing::Each(0.0F));
+  EXPECT_THAT(got.mass[63], testing::Each(testing::FloatNear(1.0F, 1e-6F)));
 }
 
 TEST_P(AttendTest, PrunedEqualsDenseBitForBitWhileEverythingFits) {

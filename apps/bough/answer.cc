@@ -92,6 +92,7 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
   ProgressReporter reporter(label, progress_style(conversation.json));
   AppendOptions append;
   append.will_sample = will_sample;
+  append.sources = will_sample;
   append.progress = [&](const Progress& p) {
     reporter.update(p.done, p.total, p.seconds);
     return !interrupted();

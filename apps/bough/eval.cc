@@ -138,7 +138,8 @@ Result<eval::Cell> Evaluation::run_cell(Engine& engine, const eval::Corpus& corp
   passkey.on_result = [&](const eval::PasskeyResult& result) {
     reporter.clear();
     log_info("trial " + std::to_string(result.trial) + ": key " + result.key + " at token " + grouped(result.needle) + ", " +
-             std::to_string(result.right) + " of " + std::to_string(result.answer_tokens) + " answer tokens right");
+             std::to_string(result.right) + " of " + std::to_string(result.answer_tokens) + " answer tokens right, source " +
+             std::to_string(result.source_rank));
   };
   return eval::run_passkey(engine, corpus, passkey);
 }

@@ -68,7 +68,21 @@ struct Progress {
 struct AppendOptions {
   bool will_sample = false;                       // the last `tail` tokens select each for itself, and the last token's logits are kept
   int64_t logits = 0;                             // keep the logits of this many last rows (at least 1 when will_sample)
+  bool sources = false;                           // the last 64 tokens and all decoded after them are watched: see sources()
   std::function<bool(const Progress&)> progress;  // called after each slice; false cancels: what was read stays
+};
+
+struct SourceOptions {
+  int64_t first_token = 0;          // of the text in which passages are looked for
+  int64_t end_token = INT64_MAX;    // after its last token
+  int count = 3;                    // passages at most, 1 to 1000
+};
+
+// A passage that an answer drew on.
+struct Source {
+  int64_t first_token = 0;  // in the session
+  int64_t tokens = 0;
+  double weight = 0;  // share of what was looked at in the whole text, 0..1
 };
 
 struct ChatMessage {
@@ -174,6 +188,10 @@ class Session {
   // Errors: invalid_argument (an option and its limit, a grammar that cannot be parsed), unsupported (a grammar beyond its bounds, or
   // one that allows no token here); those of decode.
   Result<Generation> generate(const GenerateOptions& options);
+
+  // Where the tokens watched since the last append with `sources` look in the text before them: passages of about 8 to 64 tokens, the
+  // weightiest first, without overlap. Errors: invalid_argument (nothing was watched, a number out of range), out_of_memory.
+  Result<std::vector<Source>> sources(const SourceOptions& options = {}) const;
 
   // Keys that one query of a decode step attends to, averaged over layers.
   double context_tokens() const;

@@ -1,12 +1,9 @@
 #include "attention/decode.h"
 
 #include <string>
-#include <vector>
 
 namespace bough {
-namespace {
 
-// The frozen context, which ends at r1 now. One for each list head.
 std::vector<Context> frozen_contexts(const LayerPlan& plan, int list_heads, const LayerState& state, int64_t r1) {
   std::vector<Context> contexts(static_cast<size_t>(list_heads));
   for (size_t h = 0; h < contexts.size(); ++h) {
@@ -21,6 +18,8 @@ std::vector<Context> frozen_contexts(const LayerPlan& plan, int list_heads, cons
   }
   return contexts;
 }
+
+namespace {
 
 // The first token of a run that ends with position p. A window's moves in steps, so that the set is rebuilt rarely, and depends on p
 // alone, so that no history changes a bit.

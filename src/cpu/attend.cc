@@ -8,6 +8,7 @@
 
 #include "cpu/cpu_bodies.h"
 #include "cpu/gather.h"
+#include "cpu/mass.h"
 #include "cpu/scratch.h"
 
 namespace bough::cpu {
@@ -128,7 +129,24 @@ class BlockAttend {
     }
     ops_.softmax(w_.s, kGroupKeys, count, keys, a_.window > 0 ? w_.hidden : nullptr, w_.visible, w_.m + first, w_.l + first, w_.alpha,
                  w_.p);
+    if (a_.mass != nullptr) note_mass(rank, keys, first, count);
     ops_.accumulate(w_.p, count, keys, w_.v_tiles, d, w_.alpha, w_.o + static_cast<int64_t>(first) * padded(d));
+  }
+
+  // Where the mass of row r and its head goes; null when the row is not watched.
+  float* mass_of(int r) const {
+    float* row = a_.mass->rows[block_.row + r % block_.rows];
+    const int head = kv_head_ * a_.heads.group() + r / block_.rows;
+    return row == nullptr ? nullptr : row + head * a_.mass->groups(size_);
+  }
+
+  void note_mass(int64_t rank, int keys, int first, int count) {
+    for (int r = 0; r < count; ++r) {
+      float* logs = mass_of(first + r);
+      if (logs == nullptr) continue;
+      const std::byte* weights = w_.p + static_cast<size_t>(r) * static_cast<size_t>(keys) * ops_.elem;
+      log_mass(*a_.mass, weights, ops_.elem, rank, keys, w_.m[first + r], a_.mass->groups(size_), logs);
+    }
   }
 
   void store() {
@@ -138,7 +156,10 @@ class BlockAttend {
       const float* o = w_.o + static_cast<int64_t>(r) * padded(d);
       float* out = a_.o + output_row(r) * d;
       for (int i = 0; i < d; ++i) out[i] = o[i] * scale;
-      if (a_.lse != nullptr) a_.lse[output_row(r)] = w_.m[r] + std::log(w_.l[r]);
+      const float lse = w_.m[r] + std::log(w_.l[r]);
+      if (a_.lse != nullptr) a_.lse[output_row(r)] = lse;
+      if (a_.mass == nullptr) continue;
+      if (float* logs = mass_of(r)) finish_mass(lse, a_.mass->groups(size_), logs);
     }
   }
 

@@ -8,6 +8,7 @@
 
 #include "cpu/cpu_bodies.h"
 #include "cpu/gather.h"
+#include "cpu/mass.h"
 #include "cpu/scratch.h"
 
 namespace bough::cpu {
@@ -67,6 +68,13 @@ void attend_split(const TileOps& ops, const AttendCachedArgs& a, int row, int kv
   if (a.heads.softcap > 0) ops.softcap(w.s, kSplitKeys, group, tiles * kTileKeys, a.heads.softcap);
   ops.softmax(w.s, kSplitKeys, group, tiles * kTileKeys, a.window > 0 ? w.hidden : nullptr, w.visible, w.m, w.l, w.alpha, w.p);
   ops.accumulate(w.p, group, tiles * kTileKeys, set.v_tile(kv_head, split * kSplitTiles), d, w.alpha, w.o);
+  if (a.mass != nullptr && a.mass->rows[row] != nullptr) {
+    const int64_t groups = a.mass->groups(set.size);
+    for (int g = 0; g < group; ++g) {
+      const std::byte* weights = w.p + static_cast<size_t>(g * tiles * kTileKeys) * ops.elem;
+      log_mass(*a.mass, weights, ops.elem, from, tiles * kTileKeys, w.m[g], groups, a.mass->rows[row] + (kv_head * group + g) * groups);
+    }
+  }
   for (int g = 0; g < group; ++g) {
     const float scale = w.l[g] > 0 ? 1.0F / w.l[g] : 0.0F;
     for (int i = 0; i < d; ++i) o[g * o_stride + i] = w.o[g * padded(d) + i] * scale;
@@ -147,7 +155,15 @@ void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {
   merging.part_o = part_o.data();
   merging.part_lse = part_lse.data();
   merging.o = a.o;
+  std::vector<float> lse(a.mass == nullptr ? 0 : static_cast<size_t>(merging.rows));
+  if (a.mass != nullptr) merging.lse = lse.data();
   merge(merging);
+  for (int64_t row = 0; a.mass != nullptr && row < merging.rows; ++row) {
+    float* mass = a.mass->rows[row / a.heads.heads];
+    if (mass == nullptr) continue;
+    const int64_t groups = a.mass->groups(a.sets[row / a.heads.heads]->size);
+    finish_mass(lse[static_cast<size_t>(row)], groups, mass + row % a.heads.heads * groups);
+  }
 }
 
 }  // namespace bough::cpu

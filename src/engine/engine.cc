@@ -136,7 +136,13 @@ Status Engine::Impl::step(std::span<const Slice> slices, std::vector<float>& log
         slice.sequence->attention.restart(slice.sequence->length() - static_cast<int64_t>(slice.tokens.size()));
       }
     }
-    Status status = forward->run(batch, states, logits);
+    std::vector<SourceTally*> tallies;  // in the batch's order: decode slices first
+    for (const bool decode : {true, false}) {
+      for (const Slice& slice : slices) {
+        if (slice.decode == decode) tallies.push_back(slice.tally);
+      }
+    }
+    Status status = forward->run(batch, states, logits, tallies);
     for (AttentionState* state : states) ++state->counter;
     if (!status.ok()) undo();
     return status;

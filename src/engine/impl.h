@@ -50,6 +50,7 @@ struct Session::Impl {
   int64_t savable = 0;        // see Session::savable
   std::optional<SessionWriter> writer;
   Status keeping;
+  std::optional<SourceTally> tally;  // of the rows since the last append that asked for sources
 
   Status append(std::span<const TokenId> tokens, const AppendOptions& options);
   void rollback(int64_t length);

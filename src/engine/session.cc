@@ -4,11 +4,15 @@
 
 #include "base/check.h"
 #include "engine/impl.h"
+#include "engine/sources.h"
 
 namespace bough {
 namespace {
 
 constexpr int64_t kSliceTokens = 2048;  // of one step: large enough to keep every thread busy, small enough to report and to stop
+
+constexpr int64_t kWatchedRows = 64;  // of an append whose sources are wanted
+constexpr int kMaxSources = 1000;
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -42,6 +46,8 @@ Status Session::Impl::append(std::span<const TokenId> tokens, const AppendOption
   // Pages count as read only if each is one query block: a page that two appends share has other bits than one read at once.
   const bool grows_savable = savable == begin;
   logits.clear();
+  tally.reset();
+  if (options.sources) tally.emplace(std::max(begin, end - kWatchedRows), end);
   std::vector<float> rows;
   for (int64_t at = begin; at < end;) {
     const int64_t next = slice_end(at, end, kSliceTokens);
@@ -49,6 +55,7 @@ Status Session::Impl::append(std::span<const TokenId> tokens, const AppendOption
     slice.sequence = &sequence;
     slice.tokens = tokens.subspan(static_cast<size_t>(at - begin), static_cast<size_t>(next - at));
     slice.tail_from = tail_from;
+    slice.tally = tally ? &*tally : nullptr;
     slice.logits = std::clamp<int64_t>(next - (end - wanted), 0, next - at);
     BOUGH_RETURN_IF_ERROR(engine->step({&slice, 1}, rows));
     logits.insert(logits.end(), rows.begin(), rows.end());
@@ -83,6 +90,7 @@ Status Session::decode(TokenId token) {
   slice.tokens = {&token, 1};
   slice.decode = true;
   slice.logits = 1;
+  slice.tally = impl_->tally ? &*impl_->tally : nullptr;
   Status status = impl_->engine->step({&slice, 1}, impl_->logits);
   if (!status.ok()) impl_->logits.clear();
   return status;
@@ -100,8 +108,28 @@ Status Session::rollback(int64_t length) {
 void Session::Impl::rollback(int64_t length) {
   sequence.rollback(length);
   logits.clear();
+  tally.reset();
   savable = std::min(savable, length / kPageTokens * kPageTokens);
   if (writer && static_cast<int64_t>(writer->tokens().size()) > savable) writer.reset();
+}
+
+Result<std::vector<Source>> Session::sources(const SourceOptions& options) const {
+  if (!impl_->tally) return Status(Code::invalid_argument, "no append has asked for sources since the session was last changed");
+  if (options.count < 1 || options.count > kMaxSources) {
+    return Status(Code::invalid_argument,
+                  "count is " + std::to_string(options.count) + ", it must be between 1 and " + std::to_string(kMaxSources));
+  }
+  if (options.first_token < 0 || options.end_token < options.first_token) {
+    return Status(Code::invalid_argument,
+                  "tokens " + std::to_string(options.first_token) + " to " + std::to_string(options.end_token) + " are no range of a text");
+  }
+  try {
+    SourceOptions range = options;
+    range.end_token = std::min(options.end_token, impl_->tally->watched_from());
+    return find_sources(impl_->tally->scores(), range);
+  } catch (const std::bad_alloc&) {
+    return Status(Code::out_of_memory, "no memory for the sources of " + std::to_string(length()) + " tokens");
+  }
 }
 
 double Session::context_tokens() const {

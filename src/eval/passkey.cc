@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t offset_step = 9973;
 constexpr int64_t offset_range = 300'000;
 constexpr int64_t page = 64;
+constexpr int sources_looked_at = 10;
+constexpr int sources_shown = 3;
 
 constexpr std::string_view introduction =
     "There is an important pass key hidden inside a lot of text. Find it and memorize it. I will quiz you about it.\n\n";
@@ -77,6 +79,7 @@ Status read_prompt(Session& session, const PasskeyPrompt& prompt, int64_t held, 
   const auto read = static_cast<int64_t>(rest.size());
   if (!going) return cancelled();
   append.will_sample = true;
+  append.sources = true;
   append.progress = [&](const Progress& p) { return going = report(read + p.done); };
   BOUGH_RETURN_IF_ERROR(session.append(prompt.question, append));
   return going ? Status() : cancelled();
@@ -93,6 +96,8 @@ Result<PasskeyResult> score_answer(Session& session, const PasskeyPrompt& prompt
     result.right += score.first_choice ? 1 : 0;
     if (i + 1 < prompt.answer.size()) BOUGH_RETURN_IF_ERROR(session.decode(token));
   }
+  BOUGH_ASSIGN_OR_RETURN(const std::vector<Source> sources, session.sources({.count = sources_looked_at}));
+  result.source_rank = source_rank(sources, prompt);
   return result;
 }
 
@@ -140,11 +145,21 @@ Result<PasskeyPrompt> assemble_passkey(const PasskeyParts& parts, const Corpus& 
   append_to(prompt.text, parts.introduction);
   append_to(prompt.text, std::span(haystack).first(static_cast<size_t>(place)));
   prompt.needle = static_cast<int64_t>(prompt.text.size());
+  prompt.needle_tokens = static_cast<int64_t>(parts.needle.size());
   append_to(prompt.text, parts.needle);
   append_to(prompt.text, std::span(haystack).subspan(static_cast<size_t>(place)));
   prompt.question = parts.question;
   prompt.answer = parts.answer;
   return prompt;
+}
+
+int source_rank(std::span<const Source> sources, const PasskeyPrompt& prompt) {
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const Source& s = sources[i];
+    const int64_t both = std::min(s.first_token + s.tokens, prompt.needle + prompt.needle_tokens) - std::max(s.first_token, prompt.needle);
+    if (2 * both >= std::min(s.tokens, prompt.needle_tokens)) return static_cast<int>(i) + 1;
+  }
+  return 0;
 }
 
 int64_t shared_prefix(std::span<const TokenId> a, std::span<const TokenId> b) {
@@ -172,6 +187,7 @@ Result<Cell> run_passkey(Engine& engine, const Corpus& corpus, const PasskeyOpti
   int64_t answer_tokens = 0;
   int exact = 0;
   int right = 0;
+  int found = 0;
   double nll = 0;
   for (int i = options.trials - 1; i >= 0; --i) {
     const PasskeyPrompt& prompt = prompts[static_cast<size_t>(i)];
@@ -188,10 +204,12 @@ Result<Cell> run_passkey(Engine& engine, const Corpus& corpus, const PasskeyOpti
     right += result.right;
     exact += result.right == result.answer_tokens ? 1 : 0;
     nll += result.nll;
+    found += result.source_rank >= 1 && result.source_rank <= sources_shown ? 1 : 0;
     if (options.on_result) options.on_result(result);
   }
   cell.exact = static_cast<double>(exact) / options.trials;
   cell.digits = static_cast<double>(right) / static_cast<double>(answer_tokens);
+  cell.sources = static_cast<double>(found) / options.trials;
   cell.cross_entropy = nll / static_cast<double>(answer_tokens);
   cell.tokens = read + answer_tokens - options.trials;
   cell.seconds = elapsed();

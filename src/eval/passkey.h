@@ -37,6 +37,7 @@ struct PasskeyPrompt {
   std::vector<TokenId> question;
   std::vector<TokenId> answer;
   int64_t needle = 0;  // its first token in `text`
+  int64_t needle_tokens = 0;
 };
 
 // Five digits, the first of them not 0; a function of seed and trial only.
@@ -49,6 +50,9 @@ Result<PasskeyParts> passkey_parts(const Engine& engine, const std::string& key)
 Result<PasskeyPrompt> assemble_passkey(const PasskeyParts& parts, const Corpus& corpus, const PasskeyTrial& trial,
                                        const std::function<bool(TokenId)>& ends_sentence);
 
+// 1 for the first passage of which, or which of the needle, holds at least half; 0 if there is none.
+int source_rank(std::span<const Source> sources, const PasskeyPrompt& prompt);
+
 // Tokens that both start with, rounded down to a multiple of 64: rolling back to there and reading on equals a fresh read.
 int64_t shared_prefix(std::span<const TokenId> a, std::span<const TokenId> b);
 
@@ -58,7 +62,8 @@ struct PasskeyResult {
   int64_t needle = 0;
   int right = 0;  // answer tokens that were the first choice
   int answer_tokens = 0;
-  double nll = 0;  // nats, summed over the answer tokens
+  double nll = 0;       // nats, summed over the answer tokens
+  int source_rank = 0;  // of the first passage that is the needle's among those that the answer drew on; 0: not among the first ten
 };
 
 struct PasskeyOptions {

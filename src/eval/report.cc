@@ -10,7 +10,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* row_format = "%-8s %-24s %9s %-16s %6s %6s %6s %13s %10s %9s\n";
+constexpr const char* row_format = "%-8s %-24s %9s %-16s %6s %6s %6s %7s %13s %10s %9s\n";
 
 Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
 
@@ -58,6 +58,7 @@ std::string cell_json(const Cell& cell) {
                      {"trials", cell.trials},
                      {"exact", number_or_null(cell.exact)},
                      {"digits", number_or_null(cell.digits)},
+                     {"sources", number_or_null(cell.sources)},
                      {"cross_entropy", cell.cross_entropy},
                      {"tokens", cell.tokens},
                      {"seconds", cell.seconds},
@@ -79,6 +80,7 @@ Result<Cell> parse_cell(std::string_view line) {
     cell.trials = json.at("trials").get<int>();
     cell.exact = optional_number(json, "exact");
     cell.digits = optional_number(json, "digits");
+    cell.sources = optional_number(json, "sources");
     cell.cross_entropy = json.at("cross_entropy").get<double>();
     cell.tokens = json.at("tokens").get<int64_t>();
     cell.seconds = json.at("seconds").get<double>();
@@ -94,13 +96,13 @@ Result<Cell> parse_cell(std::string_view line) {
 
 std::string cell_table_header() {
   return formatted_row(std::string("task"), std::string("plan"), std::string("length"), std::string("text"), std::string("trials"),
-                       std::string("exact"), std::string("digits"), std::string("cross_entropy"), std::string("tokens"),
+                       std::string("exact"), std::string("digits"), std::string("sources"), std::string("cross_entropy"), std::string("tokens"),
                        std::string("seconds"));
 }
 
 std::string cell_table_row(const Cell& cell) {
   return formatted_row(cell.task, shortened(cell.plan, 24), std::to_string(cell.length), shortened(cell.text, 16),
-                       std::to_string(cell.trials), share(cell.exact), share(cell.digits), fixed(cell.cross_entropy, 4),
+                       std::to_string(cell.trials), share(cell.exact), share(cell.digits), share(cell.sources), fixed(cell.cross_entropy, 4),
                        std::to_string(cell.tokens), fixed(cell.seconds, 1));
 }
 

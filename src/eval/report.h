@@ -19,6 +19,7 @@ struct Cell {
   int trials = 0;                // prompts, or texts, averaged over
   std::optional<double> exact;   // share of trials with every answer token right, 0..1; none for ppl
   std::optional<double> digits;  // share of answer tokens right, 0..1; none for ppl
+  std::optional<double> sources;  // share of trials with the right passage among the first three sources, 0..1; none for ppl
   double cross_entropy = 0;      // nats per scored token
   int64_t tokens = 0;            // tokens read and decoded for the cell
   double seconds = 0;            // in which they were

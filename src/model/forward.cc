@@ -28,19 +28,21 @@ Forward::Forward(const ModelConfig* config, const Weights* weights, AttentionSet
   for (const RopeConfig& rope : config->other_ropes) add(rope);
 }
 
-Status Forward::run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits) {
+Status Forward::run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits,
+                    std::span<SourceTally* const> tallies) {
   const ModelConfig& c = *config_;
   int64_t longest = 0;
   for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
   for (size_t i = 0; i < ropes_.size(); ++i) ropes_[i].reserve(setup_.rope_positions(static_cast<int>(i), longest));
   act_.resize(c, batch.rows());
+  MassWatch watch(&setup_, &batch, tallies);
 
   bodies_->embed({batch.ids.data(), batch.rows(), weights_->embedding, act_.x.data(), c.embedding_scale});
   for (int layer = 0; layer < c.layers; ++layer) {
     const LayerWeights& w = weights_->layers[static_cast<size_t>(layer)];
     norm(act_.x, w.attn_norm, false, act_.h);
     project(batch, w);
-    BOUGH_RETURN_IF_ERROR(attention(batch, layer, states));
+    BOUGH_RETURN_IF_ERROR(attention(batch, layer, states, watch));
     add_to_x(batch, act_.o, w.o, w.post_attn_norm);
     norm(act_.x, w.ffn_norm, false, act_.h);
     feed_forward(batch, w);
@@ -56,7 +58,7 @@ Status Forward::run(const Batch& batch, std::span<AttentionState* const> states,
 }
 
 // kv_write, prune, attend: o from q, k, v.
-Status Forward::attention(const Batch& batch, int layer, std::span<AttentionState* const> states) {
+Status Forward::attention(const Batch& batch, int layer, std::span<AttentionState* const> states, MassWatch& watch) {
   const AttentionBodies& bodies = *setup_.bodies;
   const LayerAttention own = setup_.attention_of(layer);
   const RopeTable& rope = ropes_[static_cast<size_t>(own.rope)];
@@ -65,12 +67,16 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
   if (observer_) observer_({setup_, batch, layer, act_.q.data(), lists, rope});
   if (batch.decode_rows > 0) {
     BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope, states));
+  }
+  const Mass* mass = watch.prepare(layer, lists, states);
+  if (batch.decode_rows > 0) {
     std::vector<const WorkingSet*> sets;
     for (const AttentionState* state : states) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
-    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope, own.sliding_window, act_.o.data()});
+    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope, own.sliding_window, act_.o.data(), mass});
   }
   bodies.attend({&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope, own.sliding_window,
-                 setup_.positions(layer), act_.o.data(), nullptr});
+                 setup_.positions(layer), act_.o.data(), nullptr, mass});
+  watch.deliver();
   return {};
 }
 

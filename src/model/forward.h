@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attention/observer.h"
+#include "attention/watch.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "steps/model_bodies.h"
@@ -21,7 +22,9 @@ class Forward {
 
   // Reads the batch's rows into the pages and leaves [logit_rows, vocab] in `logits`. states: the attention states of the decode rows'
   // sequences, in row order. Throws std::bad_alloc. Errors: out_of_memory.
-  Status run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits);
+  // tallies: by sequence of the batch, null where no row is watched, or none at all.
+  Status run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits,
+             std::span<SourceTally* const> tallies = {});
 
   // Called once a layer from now on; empty: no more.
   void observe(LayerObserver observer) { observer_ = std::move(observer); }
@@ -33,7 +36,7 @@ class Forward {
     std::vector<float> x, h, q, k, v, o, gate, up;
     void resize(const ModelConfig& config, int64_t rows);
   };
-  Status attention(const Batch& batch, int layer, std::span<AttentionState* const> states);
+  Status attention(const Batch& batch, int layer, std::span<AttentionState* const> states, MassWatch& watch);
   void feed_forward(const Batch& batch, const LayerWeights& w);
   // q, k and v of the normed rows.
   void project(const Batch& batch, const LayerWeights& w);

@@ -31,6 +31,7 @@ struct Row {
   float m = -std::numeric_limits<float>::infinity();
   float l = 0;
   std::vector<float> o;
+  std::vector<float> scores;  // of the keys seen
 };
 
 void see(Row& row, const std::vector<float>& key, const std::vector<float>& value, float softcap) {
@@ -43,6 +44,14 @@ void see(Row& row, const std::vector<float>& key, const std::vector<float>& valu
   row.l = row.l * alpha + p;
   for (size_t i = 0; i < key.size(); ++i) row.o[i] = row.o[i] * alpha + p * value[i];
   row.m = m;
+  row.scores.push_back(s);
+}
+
+// own: the rank of the row itself, the last one that it sees.
+void write_mass(const Mass& mass, const Row& row, int64_t size, int64_t own, float lse, float* out) {
+  std::fill_n(out, mass.groups(size), 0.0F);
+  int64_t rank = own + 1 - static_cast<int64_t>(row.scores.size());
+  for (const float score : row.scores) out[rank++ / mass.keys] += std::exp(score - lse);
 }
 
 void attend_head(const AttendArgs& a, int64_t index, int head) {
@@ -78,7 +87,11 @@ void attend_head(const AttendArgs& a, int64_t index, int head) {
     const Row& row = rows[static_cast<size_t>(i)];
     float* o = a.o + (static_cast<int64_t>(block.row + i) * a.heads.heads + head) * d;
     for (int e = 0; e < d; ++e) o[e] = row.l > 0 ? row.o[static_cast<size_t>(e)] / row.l : 0.0F;
-    if (a.lse != nullptr) a.lse[static_cast<int64_t>(block.row + i) * a.heads.heads + head] = row.m + std::log(row.l);
+    const float lse = row.m + std::log(row.l);
+    if (a.lse != nullptr) a.lse[static_cast<int64_t>(block.row + i) * a.heads.heads + head] = lse;
+    if (a.mass == nullptr || a.mass->rows[block.row + i] == nullptr) continue;
+    const int64_t own = context.size() - block.rows + i;
+    write_mass(*a.mass, row, context.size(), own, lse, a.mass->rows[block.row + i] + head * a.mass->groups(context.size()));
   }
 }
 

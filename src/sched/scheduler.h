@@ -18,6 +18,7 @@ struct Slice {
   bool decode = false;
   int64_t tail_from = INT64_MAX;  // absolute position from which every row is a query block of its own
   int64_t logits = 0;             // of this many last rows
+  SourceTally* tally = nullptr;   // of the rows that it watches
 };
 
 // Where a slice that starts at `from` ends: at most `most` tokens on, at a multiple of 64 unless it reaches `end`.

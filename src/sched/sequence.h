@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "attention/state.h"
+#include "attention/tally.h"
 #include "bough/types.h"
 #include "kv/page_pool.h"
 

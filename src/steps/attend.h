@@ -5,6 +5,7 @@
 #pragma once
 
 #include "steps/block_list.h"
+#include "steps/mass.h"
 #include "steps/positions.h"
 #include "steps/rope.h"
 
@@ -21,8 +22,9 @@ struct AttendArgs {
   const RopeTable* rope = nullptr;  // covers the largest context
   int64_t window = 0;               // 0: all ranks up to the row's own
   PositionRule positions;
-  float* o = nullptr;    // [t, hq, d]
-  float* lse = nullptr;  // [t, hq] or null
+  float* o = nullptr;          // [t, hq, d]
+  float* lse = nullptr;        // [t, hq] or null
+  const Mass* mass = nullptr;  // or null: no row is watched
 };
 
 }  // namespace bough

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "steps/block_list.h"
+#include "steps/mass.h"
 #include "steps/positions.h"
 #include "steps/rope.h"
 
@@ -55,8 +56,9 @@ struct AttendCachedArgs {
   const float* q = nullptr;                 // [t, hq, d] un-rotated, not scaled
   const WorkingSet* const* sets = nullptr;  // [decode_rows]; the row's own key is the last one held
   const RopeTable* rope = nullptr;
-  int64_t window = 0;  // a row sees the last `window` keys of its set; 0: all
-  float* o = nullptr;  // [t, hq, d]
+  int64_t window = 0;          // a row sees the last `window` keys of its set; 0: all
+  float* o = nullptr;          // [t, hq, d]
+  const Mass* mass = nullptr;  // or null: no row is watched; the context of a row is its set
 };
 
 inline constexpr int64_t kSplitKeys = 512;

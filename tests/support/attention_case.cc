@@ -203,16 +203,24 @@ Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, i
   const double top = *std::max_element(scores.begin(), scores.end());
   double sum = 0;
   std::vector<double> o(static_cast<size_t>(shape.d));
+  Exact exact;
   for (size_t rank = 0; rank < tokens.size(); ++rank) {
     const double p = std::exp(scores[rank] - top);
     const auto value = c.value(sequence, tokens[rank], kv_head);
     sum += p;
+    exact.p.push_back(p);
     for (size_t i = 0; i < o.size(); ++i) o[i] += p * value[i];
   }
-  Exact exact;
+  for (double& p : exact.p) p /= sum;
   for (const double x : o) exact.o.push_back(static_cast<float>(x / sum));
   exact.lse = top + std::log(sum);
   return exact;
+}
+
+std::vector<float> Exact::mass(int keys, int64_t size) const {
+  std::vector<float> sums(static_cast<size_t>((size + keys - 1) / keys));
+  for (size_t rank = 0; rank < p.size(); ++rank) sums[rank / static_cast<size_t>(keys)] += static_cast<float>(p[rank]);
+  return sums;
 }
 
 double relative_error(std::span<const float> a, std::span<const float> b) {

@@ -127,6 +127,10 @@ std::vector<double> turned(std::span<const float> x, double scale, int64_t posit
 struct Exact {
   std::vector<float> o;
   double lse = 0;
+  std::vector<double> p;  // [tokens]
+
+  // Sums of p over groups of `keys` ranks, then zeros up to `size` ranks.
+  std::vector<float> mass(int keys, int64_t size) const;
 };
 Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, int kv_head, std::span<const int64_t> tokens,
                int64_t first = 0);

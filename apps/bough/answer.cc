@@ -68,6 +68,19 @@ void print_summary(const Conversation& conversation, const Generation& answer) {
                answer.finish == Finish::cancelled ? ", interrupted" : "", byte_text(static_cast<double>(peak_memory())).c_str());
 }
 
+// A text whose passages cannot be found still has its answer: the reason goes to the log.
+void report_passages(const Conversation& conversation) {
+  if (!conversation.sources) return;
+  const Result<std::vector<Passage>> passages = find_passages(*conversation.engine, *conversation.session, *conversation.sources);
+  if (!passages.ok()) {
+    log_info("no sources: " + passages.status().message());
+  } else if (conversation.json) {
+    print_line(passages_json(*passages));
+  } else {
+    print_passages(*passages);
+  }
+}
+
 // Returns false when stdout no longer takes text.
 bool print_piece(std::string_view piece, bool json) {
   if (json) {
@@ -92,7 +105,7 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
   ProgressReporter reporter(label, progress_style(conversation.json));
   AppendOptions append;
   append.will_sample = will_sample;
-  append.sources = will_sample;
+  append.sources = will_sample && conversation.sources.has_value();
   append.progress = [&](const Progress& p) {
     reporter.update(p.done, p.total, p.seconds);
     return !interrupted();
@@ -124,6 +137,7 @@ Result<Generation> print_answer(Conversation& conversation, GenerateOptions opti
 int stream_answer(Conversation& conversation, GenerateOptions options) {
   const Result<Generation> answer = print_answer(conversation, std::move(options));
   if (!answer.ok()) return fail(answer.status());
+  report_passages(conversation);
   if (conversation.json) {
     print_json_summary(conversation, *answer);
   } else {

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "bough/engine.h"
 #include "cli.h"
+#include "sources.h"
 
 namespace bough::cli {
 
@@ -18,6 +20,7 @@ struct Conversation {
   int64_t reused_tokens = 0;  // that a session file held
   int64_t read_tokens = 0;
   double read_seconds = 0;
+  std::optional<ReadText> sources;  // the text whose passages are shown with the answer
 };
 
 // Opens the engine with an empty session; from then on Ctrl-C asks to stop. Errors: those of open_engine and new_session.
@@ -30,7 +33,7 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
 // Streams the answer to stdout (on_text is set here). Errors: those of Session::generate; io_error when stdout takes no more.
 Result<Generation> print_answer(Conversation& conversation, GenerateOptions options);
 
-// print_answer; then reports reading, answering and peak memory. Returns the exit code.
+// print_answer; then reports the passages it drew on, reading, answering and peak memory. Returns the exit code.
 int stream_answer(Conversation& conversation, GenerateOptions options);
 
 }  // namespace bough::cli

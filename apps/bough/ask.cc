@@ -21,12 +21,14 @@ struct AskOptions {
   std::vector<std::string> words;  // files, then the question
   SessionOptions sessions;
   bool raw = false;
+  bool no_sources = false;
   bool json = false;
 };
 
 struct AskPrompt {
   std::vector<TokenId> text;      // first append
   std::vector<TokenId> question;  // second append, from which the answer is sampled
+  int64_t before = 0;             // tokens of `text` that stand before the files' text
 };
 
 Result<AskPrompt> chat_prompt(const Engine& engine, const std::string& text, const std::string& question) {
@@ -36,6 +38,7 @@ Result<AskPrompt> chat_prompt(const Engine& engine, const std::string& text, con
   }
   BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> body, engine.tokenize(text, /*add_bos=*/false));
   AskPrompt prompt{std::move(around->before), std::move(around->after)};
+  prompt.before = static_cast<int64_t>(prompt.text.size());
   prompt.text.insert(prompt.text.end(), body.begin(), body.end());
   return prompt;
 }
@@ -47,13 +50,17 @@ Result<AskPrompt> raw_prompt(const Engine& engine, const std::string& text, cons
   return prompt;
 }
 
-Status read_prompt(Conversation& conversation, const AskOptions& options, const std::string& text, const std::string& question) {
+Status read_prompt(Conversation& conversation, const AskOptions& options, const Texts& texts, const std::string& question) {
   const Engine& engine = *conversation.engine;
-  BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt, options.raw ? raw_prompt(engine, text, question) : chat_prompt(engine, text, question));
+  BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt,
+                         options.raw ? raw_prompt(engine, texts.all, question) : chat_prompt(engine, texts.all, question));
   const auto tokens = static_cast<int64_t>(prompt.text.size() + prompt.question.size());
   BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), tokens + options.answer.max_tokens));
+  if (!options.no_sources) {
+    conversation.sources = ReadText{&texts, prompt.before, static_cast<int64_t>(prompt.text.size()) - prompt.before};
+  }
   log_info("reading " + grouped(tokens) + " tokens");
-  BOUGH_RETURN_IF_ERROR(find_session(conversation, options.sessions, prompt.text, text));
+  BOUGH_RETURN_IF_ERROR(find_session(conversation, options.sessions, prompt.text, texts.all));
   const auto held = static_cast<size_t>(conversation.reused_tokens);
   BOUGH_RETURN_IF_ERROR(read_tokens(conversation, std::span(prompt.text).subspan(held), false, "reading"));
   return read_tokens(conversation, prompt.question, true, "question");
@@ -75,14 +82,14 @@ int ask(AskOptions options) {
   if (const Status checked = check_text(question, "the question"); !checked.ok()) return fail_usage(checked.message());
   const Result<AttentionPlan> plan = parse_plan(options.plan);
   if (!plan.ok()) return fail_usage(plan.status().message());
-  const Result<std::string> text = read_texts({options.words.begin(), options.words.end() - 1});
-  if (!text.ok()) return fail(text.status());
+  const Result<Texts> texts = read_texts({options.words.begin(), options.words.end() - 1});
+  if (!texts.ok()) return fail(texts.status());
 
   Result<Conversation> conversation = open_conversation(options.model, options.plan, options.json);
   if (!conversation.ok()) return fail(conversation.status());
   const Result<GenerateOptions> generate = generate_options(*conversation->engine, options.answer);
   if (!generate.ok()) return fail_options(generate.status());
-  if (const Status read = read_prompt(*conversation, options, *text, question); !read.ok()) return fail(read);
+  if (const Status read = read_prompt(*conversation, options, *texts, question); !read.ok()) return fail(read);
   return stream_answer(*conversation, *generate);
 }
 
@@ -109,13 +116,14 @@ void add_ask(CLI::App& app, Action& action) {
   add_answer_options(*command, options->answer);
   add_session_options(*command, options->sessions);
   command->add_flag("--raw", options->raw, "No chat template: the text, then the question, exactly as given, are continued");
+  command->add_flag("--no-sources", options->no_sources, "Do not show the passages that the answer drew on");
   command->add_flag("--json", options->json, "Progress, text and summary as one JSON object a line on stdout");
   command->footer(
       "Example:\n"
       "  bough ask book.txt \"Who finds the letter?\"\n"
       "\n"
-      "With several files, a line that names each stands before it. The answer goes to stdout, progress and summary to\n"
-      "stderr. Ctrl-C stops the reading or the answer. What was read is kept, so that the next question on the same text\n"
+      "With several files, a line that names each stands before it. The answer goes to stdout, progress, the passages that\n"
+      "it drew on and a summary to stderr. Ctrl-C stops the reading or the answer. What was read is kept, so that the next question on the same text\n"
       "starts at once; see bough sessions --help.");
   command->callback([options, &action] { action = [options] { return ask(*options); }; });
 }

@@ -75,6 +75,19 @@ Result<std::string> read_all(int fd, const std::string& path) {
   }
 }
 
+constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+
+// As it is, a byte order mark included.
+Result<std::string> read_whole(const std::string& path) {
+  Descriptor file{path == "-" ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) {
+    if (errno == ENOENT) return Status(Code::not_found, "there is no file " + shown(path));
+    return io_failure(path);
+  }
+  BOUGH_RETURN_IF_ERROR(check_kind(file.fd, path));
+  return read_all(file.fd, path);
+}
+
 }  // namespace
 
 int64_t invalid_utf8(std::string_view text) {
@@ -94,27 +107,24 @@ Status check_text(std::string_view text, const std::string& name) {
 }
 
 Result<std::string> read_text(const std::string& path) {
-  Descriptor file{path == "-" ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) {
-    if (errno == ENOENT) return Status(Code::not_found, "there is no file " + shown(path));
-    return io_failure(path);
-  }
-  BOUGH_RETURN_IF_ERROR(check_kind(file.fd, path));
-  BOUGH_ASSIGN_OR_RETURN(std::string text, read_all(file.fd, path));
-  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
-  if (text.empty()) return Status(Code::invalid_argument, shown(path) + " is empty");
-  BOUGH_RETURN_IF_ERROR(check_text(text, shown(path)));
-  return text;
+  BOUGH_ASSIGN_OR_RETURN(const Texts one, read_texts({path}));
+  return one.all;
 }
 
-Result<std::string> read_texts(const std::vector<std::string>& paths) {
-  std::string all;
+Result<Texts> read_texts(const std::vector<std::string>& paths) {
+  Texts texts;
   for (const std::string& path : paths) {
-    BOUGH_ASSIGN_OR_RETURN(const std::string text, read_text(path));
-    if (paths.size() > 1) all += (all.empty() ? "File: " : "\n\nFile: ") + (path == "-" ? "standard input" : path) + "\n\n";
-    all += text;
+    BOUGH_ASSIGN_OR_RETURN(const std::string whole, read_whole(path));
+    const size_t skipped = whole.starts_with(byte_order_mark) ? byte_order_mark.size() : 0;
+    const std::string_view text = std::string_view(whole).substr(skipped);
+    if (text.empty()) return Status(Code::invalid_argument, shown(path) + " is empty");
+    BOUGH_RETURN_IF_ERROR(check_text(text, shown(path)));
+    if (paths.size() > 1) texts.all += (texts.all.empty() ? "File: " : "\n\nFile: ") + (path == "-" ? "standard input" : path) + "\n\n";
+    const size_t begin = texts.all.size();
+    texts.all += text;
+    texts.parts.push_back({path, begin, texts.all.size(), skipped});
   }
-  return all;
+  return texts;
 }
 
 }  // namespace bough::cli

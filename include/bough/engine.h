@@ -121,6 +121,8 @@ class Engine {
   // `special`: control tokens written in the text are recognised; never set it for a user's text.
   Result<std::vector<TokenId>> tokenize(std::string_view text, bool add_bos = true, bool special = false) const;
   Result<std::string> detokenize(std::span<const TokenId> tokens, bool special = false) const;
+  // Byte offsets of the tokens of `text` in it, [tokens + 1]. Errors: unsupported (a vocabulary that rewrites texts), invalid_argument.
+  Result<std::vector<int64_t>> token_offsets(std::string_view text, std::span<const TokenId> tokens) const;
   bool is_end_of_text(TokenId token) const;
 
   // The model's own chat template. Errors: unsupported when the file has none or its template fails.

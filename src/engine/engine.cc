@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "engine/impl.h"
+#include "text/offsets.h"
 
 namespace bough {
 namespace {
@@ -86,6 +87,10 @@ Result<std::vector<TokenId>> Engine::tokenize(std::string_view text, bool add_bo
 
 Result<std::string> Engine::detokenize(std::span<const TokenId> tokens, bool special) const {
   return impl_->tokenizer->detokenize(tokens, special);
+}
+
+Result<std::vector<int64_t>> Engine::token_offsets(std::string_view text, std::span<const TokenId> tokens) const {
+  return bough::token_offsets(*impl_->tokenizer, text, tokens);
 }
 
 Result<std::vector<TokenId>> Engine::chat_prompt(std::span<const ChatMessage> messages) const {

@@ -123,8 +123,8 @@ void add_ask(CLI::App& app, Action& action) {
       "  bough ask book.txt \"Who finds the letter?\"\n"
       "\n"
       "With several files, a line that names each stands before it. The answer goes to stdout, progress, the passages that\n"
-      "it drew on and a summary to stderr. Ctrl-C stops the reading or the answer. What was read is kept, so that the next question on the same text\n"
-      "starts at once; see bough sessions --help.");
+      "it drew on and a summary to stderr. Ctrl-C stops the reading or the answer. What was read is kept, so that the next\n"
+      "question on the same text starts at once; see bough sessions --help.");
   command->callback([options, &action] { action = [options] { return ask(*options); }; });
 }
 

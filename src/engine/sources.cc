@@ -19,21 +19,28 @@ struct Passage {
   double weight = 0;
 };
 
-// The best window of at most kWindow units that are not taken, without the edges that have next to nothing. Of equal ones the first.
+// The best window of at most kWindow units that are not taken; empty when all have nothing. Of equal ones the first.
 Passage best_window(std::span<const double> scores, const std::vector<uint8_t>& taken) {
   Passage best;
   const auto units = static_cast<int64_t>(scores.size());
-  const auto at = [&](int64_t unit) { return scores[static_cast<size_t>(unit)]; };
   for (int64_t first = 0; first < units; ++first) {
     Passage window{first, first, 0};
-    while (window.end < std::min(units, first + kWindow) && taken[static_cast<size_t>(window.end)] == 0) window.weight += at(window.end++);
+    while (window.end < std::min(units, first + kWindow) && taken[static_cast<size_t>(window.end)] == 0) {
+      window.weight += scores[static_cast<size_t>(window.end++)];
+    }
     if (window.weight > best.weight) best = window;
   }
-  double top = 0;
-  for (int64_t u = best.first; u < best.end; ++u) top = std::max(top, at(u));
-  while (best.first < best.end && at(best.first) < top * kEdge) ++best.first;
-  while (best.first < best.end && at(best.end - 1) < top * kEdge) --best.end;
   return best;
+}
+
+// Without the edges that have next to nothing.
+Passage trimmed(std::span<const double> scores, Passage window) {
+  const auto at = [&](int64_t unit) { return scores[static_cast<size_t>(unit)]; };
+  double top = 0;
+  for (int64_t u = window.first; u < window.end; ++u) top = std::max(top, at(u));
+  while (at(window.first) < top * kEdge) ++window.first;
+  while (at(window.end - 1) < top * kEdge) --window.end;
+  return window;
 }
 
 // Joins a passage to one that it touches, if the two together are short enough.
@@ -61,9 +68,10 @@ std::vector<Source> find_sources(std::span<const double> scores, const SourceOpt
   std::vector<uint8_t> taken(scores.size());
   std::vector<Passage> passages;
   while (static_cast<int64_t>(passages.size()) < options.count) {
-    const Passage found = best_window(scores, taken);
-    if (found.first == found.end) break;
-    std::fill(taken.begin() + found.first, taken.begin() + found.end, uint8_t{1});
+    const Passage window = best_window(scores, taken);
+    if (window.first == window.end) break;
+    std::fill(taken.begin() + window.first, taken.begin() + window.end, uint8_t{1});
+    const Passage found = trimmed(scores, window);
     if (!join(passages, found)) passages.push_back(found);
   }
   std::stable_sort(passages.begin(), passages.end(), [](const Passage& a, const Passage& b) { return a.weight > b.weight; });

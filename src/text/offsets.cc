@@ -1,5 +1,6 @@
 #include "text/offsets.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/check.h"
@@ -9,25 +10,25 @@ namespace bough {
 Result<std::vector<int64_t>> token_offsets(const Tokenizer& tokenizer, std::string_view text, std::span<const TokenId> tokens) {
   std::vector<int64_t> offsets;
   offsets.reserve(tokens.size() + 1);
-  size_t at = 0;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    offsets.push_back(static_cast<int64_t>(at));
-    BOUGH_ASSIGN_OR_RETURN(const std::string piece, tokenizer.piece(tokens[i]));
-    const std::string_view rest = text.substr(at);
-    if (rest.starts_with(piece)) {
-      at += piece.size();
-    } else if (at == 0 && piece.starts_with(' ') && rest.starts_with(std::string_view(piece).substr(1))) {
-      at += piece.size() - 1;
-    } else {
-      return Status(Code::unsupported, "token " + std::to_string(i) + " does not spell the text at byte " + std::to_string(at) +
-                                           ": the vocabulary rewrites texts, or the tokens are of another text");
-    }
+  std::string spelled;
+  spelled.reserve(text.size() + 64);
+  for (const TokenId token : tokens) {
+    offsets.push_back(static_cast<int64_t>(spelled.size()));
+    BOUGH_ASSIGN_OR_RETURN(const std::string piece, tokenizer.piece(token));
+    spelled += piece;
   }
-  if (at != text.size()) {
-    return Status(Code::invalid_argument,
-                  "the tokens spell " + std::to_string(at) + " bytes, and the text has " + std::to_string(text.size()));
+  offsets.push_back(static_cast<int64_t>(spelled.size()));
+  const bool added_blank = spelled.size() == text.size() + 1 && spelled.front() == ' ';
+  const std::string_view own = std::string_view(spelled).substr(added_blank ? 1 : 0);
+  if (own != text) {
+    const auto same = std::mismatch(own.begin(), own.end(), text.begin(), text.end()).first - own.begin();
+    return Status(Code::unsupported, "the tokens spell " + std::to_string(own.size()) + " bytes, the text has " +
+                                         std::to_string(text.size()) + ", and they differ from byte " + std::to_string(same) +
+                                         " on: the vocabulary rewrites texts, or the tokens are of another text");
   }
-  offsets.push_back(static_cast<int64_t>(at));
+  if (added_blank) {
+    for (int64_t& offset : offsets) offset = std::max<int64_t>(0, offset - 1);
+  }
   return offsets;
 }
 

@@ -79,9 +79,17 @@ std::vector<int64_t> checked(const Tokenizer& tokenizer, const std::string& text
 
 const std::vector<std::string>& odd_texts() {
   static const std::vector<std::string> texts = {
-      "", " ", "hi", " hi hi", "  hi\n\nhi  ", "the hen and the inn\r\n\tcaf\xC3\xA9",
+      "",
+      " ",
+      "hi",
+      " hi hi",
+      "  hi\n\nhi  ",
+      "the hen and the inn\r\n\tcaf\xC3\xA9",
       "\xE4\xB8\xAD\xE6\x96\x87\xE3\x80\x82 \xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x9A\x80 e\xCC\x81 \xC2\xA0hi\xE2\x80\x83hi",
-      "<|im_end|>hi<|endoftext|>", "\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D \xE2\x80\xAB" "hi\xE2\x80\xAC", std::string("a\0b\x1b[0m", 7)};
+      "<|im_end|>hi<|endoftext|>",
+      "\xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D \xE2\x80\xAB"
+      "hi\xE2\x80\xAC",
+      std::string("a\0b\x1b[0m", 7)};
   return texts;
 }
 
@@ -92,7 +100,11 @@ TEST(Offsets, AreExactForBytePairs) {
   std::string all;
   for (int i = 0; i < 400; ++i) all += odd_texts()[static_cast<size_t>(i) % odd_texts().size()];
   checked(*tokenizer, all);
-  EXPECT_THAT(checked(*tokenizer, "\xE2\x82\xAC" "x"), ElementsAre(0, 1, 2, 3, 4)) << "tokens may cut a character";
+  EXPECT_THAT(checked(*tokenizer,
+                      "\xE2\x82\xAC"
+                      "x"),
+              ElementsAre(0, 1, 2, 3, 4))
+      << "tokens may cut a character";
 }
 
 TEST(Offsets, AreExactWhereABlankIsAdded) {

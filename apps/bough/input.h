@@ -20,7 +20,7 @@ Result<std::string> read_text(const std::string& path);
 // Where a file stands in a text of several.
 struct TextPart {
   std::string path;
-  size_t begin = 0;    // bytes [begin, end) of the text
+  size_t begin = 0;  // bytes [begin, end) of the text
   size_t end = 0;
   size_t skipped = 0;  // bytes of the file before them: a byte order mark
 };

@@ -13,8 +13,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t shown_passages = 3;
-constexpr int candidates = 6;           // found, since some may lie outside the files
-constexpr double least_weight = 0.02;   // of the whole text's; the first passage is shown in any case
+constexpr int candidates = 6;          // found, since some may lie outside the files
+constexpr double least_weight = 0.02;  // of the whole text's; the first passage is shown in any case
 constexpr size_t quote_characters = 100;
 constexpr size_t sentence_reach = 120;  // bytes looked at for the sentence's ends
 constexpr std::string_view blanks = " \t\n\r\f\v";
@@ -117,7 +117,8 @@ std::string quote_of(std::string_view text, size_t begin, size_t end) {
   return (cut_front ? "..." : "") + std::string(kept) + (cut_back ? "..." : "");
 }
 
-std::vector<Passage> passages_of(const Texts& texts, const std::vector<int64_t>& offsets, const std::vector<Source>& sources, size_t count) {
+std::vector<Passage> passages_of(const Texts& texts, const std::vector<int64_t>& offsets, const std::vector<Source>& sources,
+                                 size_t count) {
   std::vector<Passage> passages;
   for (const Source& source : sources) {
     if (passages.size() == count) break;

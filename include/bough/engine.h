@@ -73,9 +73,9 @@ struct AppendOptions {
 };
 
 struct SourceOptions {
-  int64_t first_token = 0;          // of the text in which passages are looked for
-  int64_t end_token = INT64_MAX;    // after its last token
-  int count = 3;                    // passages at most, 1 to 1000
+  int64_t first_token = 0;        // of the text in which passages are looked for
+  int64_t end_token = INT64_MAX;  // after its last token
+  int count = 3;                  // passages at most, 1 to 1000
 };
 
 // A passage that an answer drew on.

@@ -54,8 +54,7 @@ const Mass* MassWatch::prepare(int layer, const BlockList& lists, std::span<Atte
 
 void MassWatch::deliver() {
   for (const Row& row : watched_) {
-    row.tally->add(batch_->positions[static_cast<size_t>(row.row)], setup_->heads, row.contexts, out_.keys,
-                   mass_.data() + row.offset);
+    row.tally->add(batch_->positions[static_cast<size_t>(row.row)], setup_->heads, row.contexts, out_.keys, mass_.data() + row.offset);
   }
 }
 

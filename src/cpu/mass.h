@@ -15,7 +15,8 @@ namespace bough::cpu {
 
 // weights: elements of `elem` bytes (2: bf16, 4: f32) relative to e^m, for the ranks from `first` on, a multiple of mass.keys.
 // logs [groups]: of the whole context.
-inline void log_mass(const Mass& mass, const std::byte* weights, size_t elem, int64_t first, int count, float m, int64_t groups, float* logs) {
+inline void log_mass(const Mass& mass, const std::byte* weights, size_t elem, int64_t first, int count, float m, int64_t groups,
+                     float* logs) {
   const DType type = elem == 2 ? DType::bf16 : DType::f32;
   const int64_t from = first / mass.keys;
   const int64_t filled = std::min<int64_t>(groups - from, count / mass.keys);

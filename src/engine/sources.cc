@@ -9,9 +9,9 @@ namespace bough {
 namespace {
 
 constexpr int64_t kUnit = SourceTally::kUnit;
-constexpr int64_t kWindow = 4;       // units that are found together
-constexpr int64_t kLongest = 8;      // units of a passage made of neighbours
-constexpr double kEdge = 1.0 / 16;   // a unit at the edge of a window stays when it has this share of the window's best unit
+constexpr int64_t kWindow = 4;      // units that are found together
+constexpr int64_t kLongest = 8;     // units of a passage made of neighbours
+constexpr double kEdge = 1.0 / 16;  // a unit at the edge of a window stays when it has this share of the window's best unit
 
 struct Passage {
   int64_t first = 0;  // units [first, end)

@@ -96,14 +96,14 @@ Result<Cell> parse_cell(std::string_view line) {
 
 std::string cell_table_header() {
   return formatted_row(std::string("task"), std::string("plan"), std::string("length"), std::string("text"), std::string("trials"),
-                       std::string("exact"), std::string("digits"), std::string("sources"), std::string("cross_entropy"), std::string("tokens"),
-                       std::string("seconds"));
+                       std::string("exact"), std::string("digits"), std::string("sources"), std::string("cross_entropy"),
+                       std::string("tokens"), std::string("seconds"));
 }
 
 std::string cell_table_row(const Cell& cell) {
   return formatted_row(cell.task, shortened(cell.plan, 24), std::to_string(cell.length), shortened(cell.text, 16),
-                       std::to_string(cell.trials), share(cell.exact), share(cell.digits), share(cell.sources), fixed(cell.cross_entropy, 4),
-                       std::to_string(cell.tokens), fixed(cell.seconds, 1));
+                       std::to_string(cell.trials), share(cell.exact), share(cell.digits), share(cell.sources),
+                       fixed(cell.cross_entropy, 4), std::to_string(cell.tokens), fixed(cell.seconds, 1));
 }
 
 }  // namespace bough::eval

@@ -12,17 +12,17 @@
 namespace bough::eval {
 
 struct Cell {
-  std::string task;              // "passkey" or "ppl"
-  std::string plan;              // a preset's name, or the plan as one line of JSON
-  int64_t length = 0;            // tokens of each prompt or text
-  std::string text;              // name of the corpus
-  int trials = 0;                // prompts, or texts, averaged over
-  std::optional<double> exact;   // share of trials with every answer token right, 0..1; none for ppl
-  std::optional<double> digits;  // share of answer tokens right, 0..1; none for ppl
+  std::string task;               // "passkey" or "ppl"
+  std::string plan;               // a preset's name, or the plan as one line of JSON
+  int64_t length = 0;             // tokens of each prompt or text
+  std::string text;               // name of the corpus
+  int trials = 0;                 // prompts, or texts, averaged over
+  std::optional<double> exact;    // share of trials with every answer token right, 0..1; none for ppl
+  std::optional<double> digits;   // share of answer tokens right, 0..1; none for ppl
   std::optional<double> sources;  // share of trials with the right passage among the first three sources, 0..1; none for ppl
-  double cross_entropy = 0;      // nats per scored token
-  int64_t tokens = 0;            // tokens read and decoded for the cell
-  double seconds = 0;            // in which they were
+  double cross_entropy = 0;       // nats per scored token
+  int64_t tokens = 0;             // tokens read and decoded for the cell
+  double seconds = 0;             // in which they were
   // What else decides the figures, so that a finished cell is recognised.
   std::string model;
   std::string kv;

@@ -70,6 +70,7 @@ TEST(Passkey, PromptHasTheLengthAndTheNeedleAfterAFullStop) {
     EXPECT_EQ(prompt->text.size() + prompt->question.size(), 509u);
     const auto at = static_cast<size_t>(prompt->needle);
     EXPECT_EQ(prompt->text[at], 101);
+    EXPECT_EQ(prompt->needle_tokens, 4);
     EXPECT_EQ(prompt->text[at - 1], stop);
     EXPECT_NEAR(static_cast<double>(at), 3 + (trial + 0.5) / 4 * 500, 6);
     EXPECT_EQ(prompt->question, parts().question);
@@ -108,6 +109,16 @@ TEST(Passkey, RefusesWhatCannotBeBuilt) {
   ASSERT_FALSE(too_long.ok());
   EXPECT_NE(too_long.status().message().find("has 600 tokens"), std::string::npos);
   EXPECT_FALSE(assemble_passkey(parts(), book(600), {2, 2, 100, 0, false}, is_stop).ok());
+}
+
+TEST(Passkey, SourceRankIsOfTheFirstPassageThatIsTheNeedle) {
+  const PasskeyPrompt prompt{.text = {}, .question = {}, .answer = {}, .needle = 100, .needle_tokens = 20};
+  const auto rank = [&](const std::vector<Source>& sources) { return source_rank(sources, prompt); };
+  EXPECT_EQ(rank({}), 0);
+  EXPECT_EQ(rank({{0, 32, 0.5}, {88, 20, 0.2}, {96, 64, 0.1}}), 3) << "8 of 20 tokens are not half; the whole needle is";
+  EXPECT_EQ(rank({{104, 8, 0.5}}), 1);
+  EXPECT_EQ(rank({{116, 8, 0.5}}), 1);
+  EXPECT_EQ(rank({{117, 8, 0.5}, {120, 8, 0.5}}), 0);
 }
 
 TEST(Passkey, SharedPrefixIsWholePages) {

@@ -70,9 +70,10 @@ std::vector<int64_t> checked(const Tokenizer& tokenizer, const std::string& text
   EXPECT_EQ(offsets->back(), static_cast<int64_t>(text.size()));
   for (size_t i = 0; i < tokens->size(); ++i) {
     const auto from = static_cast<size_t>((*offsets)[i]);
-    std::string piece = *tokenizer.piece((*tokens)[i]);
-    if (from == 0 && piece.starts_with(' ') && !text.starts_with(piece)) piece.erase(0, 1);
-    EXPECT_EQ(text.substr(from, static_cast<size_t>((*offsets)[i + 1]) - from), piece) << "token " << i;
+    const std::string piece = *tokenizer.piece((*tokens)[i]);
+    const std::string spelled = text.substr(from, static_cast<size_t>((*offsets)[i + 1]) - from);
+    if (from == 0 && piece == " " + spelled) continue;  // the blank that the vocabulary adds
+    EXPECT_EQ(spelled, piece) << "token " << i;
   }
   return *offsets;
 }

@@ -14,6 +14,7 @@
 
 #include "bough/attention.h"
 #include "bough/generate.h"
+#include "bough/sources.h"
 #include "bough/status.h"
 #include "bough/types.h"
 
@@ -70,19 +71,6 @@ struct AppendOptions {
   int64_t logits = 0;                             // keep the logits of this many last rows (at least 1 when will_sample)
   bool sources = false;                           // the last 64 tokens and all decoded after them are watched: see sources()
   std::function<bool(const Progress&)> progress;  // called after each slice; false cancels: what was read stays
-};
-
-struct SourceOptions {
-  int64_t first_token = 0;        // of the text in which passages are looked for
-  int64_t end_token = INT64_MAX;  // after its last token
-  int count = 3;                  // passages at most, 1 to 1000
-};
-
-// A passage that an answer drew on.
-struct Source {
-  int64_t first_token = 0;  // in the session
-  int64_t tokens = 0;
-  double weight = 0;  // share of what was looked at in the whole text, 0..1
 };
 
 struct ChatMessage {

@@ -222,7 +222,7 @@ void bench_cached(const AttentionBodies& body, const Cache& cache, const Queries
     contexts.push_back(context_of(selection.view(), queries.batch.blocks[row], static_cast<int64_t>(row), 0));
     keys += static_cast<double>(contexts.back().size());
     if (!body.working_set_reserve(cache.shape, contexts.back().size(), sets[row])) std::exit(1);
-    builds.push_back({&queries.batch.sequences[0], cache.shape, 0, &rope, &contexts.back(), 1, 0, &sets[row]});
+    builds.push_back({&queries.batch.sequences[0], cache.shape, 0, &rope, &contexts.back(), 1, 0, {}, &sets[row]});
     pointers.push_back(&sets[row]);
   }
   const std::string rows = " x" + std::to_string(sets.size());

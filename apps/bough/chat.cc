@@ -87,8 +87,8 @@ Result<std::vector<TokenId>> Chat::prompt_tokens() {
 
 Status Chat::read_files() {
   if (options_.files.empty()) return {};
-  BOUGH_ASSIGN_OR_RETURN(const std::string text, read_texts(options_.files));
-  BOUGH_ASSIGN_OR_RETURN(text_, conversation_.engine->tokenize(text, /*add_bos=*/false));
+  BOUGH_ASSIGN_OR_RETURN(const Texts texts, read_texts(options_.files));
+  BOUGH_ASSIGN_OR_RETURN(text_, conversation_.engine->tokenize(texts.all, /*add_bos=*/false));
   messages_.push_back({"user", "?"});  // what stands before the texts does not depend on the question
   const Result<std::vector<TokenId>> tokens = prompt_tokens();
   messages_.pop_back();
@@ -96,7 +96,7 @@ Status Chat::read_files() {
   const auto length = static_cast<int64_t>(text_end_);
   BOUGH_RETURN_IF_ERROR(check_memory(conversation_.engine->info(), conversation_.engine->kv_type(), length + options_.answer.max_tokens));
   const std::span<const TokenId> prompt = std::span(*tokens).first(text_end_);
-  BOUGH_RETURN_IF_ERROR(find_session(conversation_, options_.sessions, prompt, text));
+  BOUGH_RETURN_IF_ERROR(find_session(conversation_, options_.sessions, prompt, texts.all));
   return read_tokens(conversation_, prompt.subspan(static_cast<size_t>(conversation_.session->length())), false, "reading");
 }
 

@@ -17,11 +17,11 @@ bool read_number(std::string_view text, Number& value) {
 }
 
 Result<LogitBias> read_bias(const std::string& text) {
-  const size_t equals = text.find('=');
+  const std::string_view whole = text;
+  const size_t equals = whole.find('=');
   LogitBias bias;
-  const std::string_view value = equals == std::string::npos ? std::string_view() : std::string_view(text).substr(equals + 1);
-  const bool read = equals != std::string::npos && read_number(std::string_view(text).substr(0, equals), bias.token) && bias.token >= 0 &&
-                    read_number(value, bias.bias) && !std::isnan(bias.bias);
+  const bool read = equals != std::string_view::npos && read_number(whole.substr(0, equals), bias.token) && bias.token >= 0 &&
+                    read_number(whole.substr(equals + 1), bias.bias) && !std::isnan(bias.bias);
   if (!read) {
     return Status(Code::invalid_argument, "--logit-bias: '" + text + "' is not ID=VALUE, a token's number and -1000 to 1000 or -inf");
   }

@@ -10,6 +10,8 @@
 #ifndef BOUGH_C_H
 #define BOUGH_C_H
 
+/* NOLINTBEGIN: C */
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -177,5 +179,7 @@ BOUGH_API int bough_generation_logprob(const bough_generation* answer, size_t in
 #ifdef __cplusplus
 }
 #endif
+
+/* NOLINTEND */
 
 #endif

@@ -3,7 +3,6 @@
 #include "base/check.h"
 #include "c/handles.h"
 
-using bough::Code;
 using bough::Result;
 using bough::Status;
 using bough::c::check_given;

@@ -2,7 +2,6 @@
 #include "base/check.h"
 #include "c/handles.h"
 
-using bough::Code;
 using bough::Status;
 using bough::c::check_given;
 using bough::c::guarded;

@@ -19,14 +19,14 @@ struct Item {
 
 // The highest logit; -inf when one of them is NaN or +inf.
 float highest(std::span<const float> logits) {
-  constexpr size_t kLanes = 16;
-  constexpr float kLowest = -std::numeric_limits<float>::infinity();
-  std::array<float, kLanes> best;
-  std::array<int, kLanes> bad{};
-  best.fill(kLowest);
-  const size_t whole = logits.size() / kLanes * kLanes;
-  for (size_t i = 0; i < whole; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
+  constexpr size_t lanes = 16;
+  constexpr float lowest = -std::numeric_limits<float>::infinity();
+  std::array<float, lanes> best;
+  std::array<int, lanes> bad{};
+  best.fill(lowest);
+  const size_t whole = logits.size() / lanes * lanes;
+  for (size_t i = 0; i < whole; i += lanes) {
+    for (size_t j = 0; j < lanes; ++j) {
       const float x = logits[i + j];
       best[j] = x > best[j] ? x : best[j];
       bad[j] |= static_cast<int>(!(x <= std::numeric_limits<float>::max()));
@@ -37,7 +37,7 @@ float highest(std::span<const float> logits) {
     bad[0] |= static_cast<int>(!(logits[i] <= std::numeric_limits<float>::max()));
   }
   const bool any_bad = std::any_of(bad.begin(), bad.end(), [](int b) { return b != 0; });
-  return any_bad ? kLowest : *std::max_element(best.begin(), best.end());
+  return any_bad ? lowest : *std::max_element(best.begin(), best.end());
 }
 
 // Draws of one token share their room.

@@ -128,6 +128,7 @@ Status Sampler::restrict_to_grammar() {
     return {Code::unsupported, "the grammar allows no token of the vocabulary after " + std::to_string(step_) + " tokens of the answer"};
   }
   std::vector<float> kept;
+  kept.reserve(allowed.size());
   for (const TokenId token : allowed) kept.push_back(changed_[static_cast<size_t>(token)]);
   std::fill(changed_.begin(), changed_.end(), kForbidden);
   for (size_t i = 0; i < allowed.size(); ++i) changed_[static_cast<size_t>(allowed[i])] = kept[i];

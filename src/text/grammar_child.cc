@@ -46,10 +46,10 @@ class Capture {
 
 // The first line of a report, without what stands before `mark`, as a part of a sentence.
 std::string one_line(std::string_view report, std::string_view mark) {
-  constexpr size_t kMost = 200;
+  constexpr size_t most = 200;
   if (const size_t at = report.find(mark); at != std::string_view::npos) report.remove_prefix(at + mark.size());
   while (!report.empty() && (report.front() == '\n' || report.front() == ' ')) report.remove_prefix(1);
-  std::string line = replace_invalid_utf8(report.substr(0, report.find('\n')).substr(0, kMost));
+  std::string line = replace_invalid_utf8(report.substr(0, report.find('\n')).substr(0, most));
   for (char& c : line) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
   }
@@ -62,7 +62,7 @@ Status refused(std::string_view name, const std::string& why) {
 }
 
 Result<std::string> grammar_of_schema(const std::string& schema) {
-  constexpr std::string_view kName = "the JSON schema";
+  constexpr std::string_view name = "the JSON schema";
   const Capture capture;
   std::string grammar;
   try {
@@ -70,10 +70,10 @@ Result<std::string> grammar_of_schema(const std::string& schema) {
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {
-    return refused(kName, one_line(e.what(), "conversion failed:\n"));
+    return refused(name, one_line(e.what(), "conversion failed:\n"));
   }
   const std::string warning = capture.text();
-  if (!warning.empty()) return refused(kName, one_line(warning, "incomplete: "));
+  if (!warning.empty()) return refused(name, one_line(warning, "incomplete: "));
   return grammar;
 }
 

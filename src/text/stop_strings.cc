@@ -25,18 +25,22 @@ Status check_stop_strings(const std::vector<std::string>& strings) {
 }
 
 size_t StopStrings::match_ending_at(size_t end) const {
+  std::string_view held = held_;
+  held = held.substr(0, end);
   size_t longest = 0;
   for (const std::string& stop : strings_) {
-    if (stop.size() > longest && std::string_view(held_).substr(0, end).ends_with(stop)) longest = stop.size();
+    if (stop.size() > longest && held.ends_with(stop)) longest = stop.size();
   }
   return longest;
 }
 
 size_t StopStrings::held_bytes() const {
+  const std::string_view held = held_;
   size_t longest = 0;
   for (const std::string& stop : strings_) {
+    const std::string_view start = stop;
     for (size_t bytes = std::min(stop.size() - 1, held_.size()); bytes > longest; --bytes) {
-      if (std::string_view(held_).ends_with(std::string_view(stop).substr(0, bytes))) longest = bytes;
+      if (held.ends_with(start.substr(0, bytes))) longest = bytes;
     }
   }
   return longest;

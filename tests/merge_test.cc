@@ -134,7 +134,7 @@ TEST_P(MergeTest, AttendOverPartsOfAContextMergesToTheWhole) {
     std::vector<float> lse(input.q.size() / 64);
     const test::Lists& lists = part < 3 ? parts[part] : whole;
     body().attend(
-        {&input.batch, 0, c.shape().kv(), c.shape().head_shape(), 1, input.q.data(), lists.view(), &rope, 0, o.data(), lse.data()});
+        {&input.batch, 0, c.shape().kv(), c.shape().head_shape(), 1, input.q.data(), lists.view(), &rope, 0, {}, o.data(), lse.data()});
     if (part == 2) {
       EXPECT_THAT(o, testing::Each(0.0F));
       EXPECT_THAT(lse, testing::Each(kMinusInfinity));

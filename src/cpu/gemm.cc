@@ -4,8 +4,8 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <exception>
 #include <dnnl.hpp>
+#include <exception>
 
 #include "cpu/scratch.h"
 #include "cpu/tile.h"

@@ -84,7 +84,8 @@ void attend_cached(const AttendCachedArgs& a) {
       if (a.mass == nullptr || a.mass->rows[row] == nullptr) continue;
       float* mass = a.mass->rows[row] + head * a.mass->groups(set.size);
       std::fill_n(mass, a.mass->groups(set.size), 0.0F);
-      for (int64_t rank = first; rank < set.size; ++rank) mass[rank / a.mass->keys] += std::exp(scores[static_cast<size_t>(rank)] - top) / sum;
+      for (int64_t rank = first; rank < set.size; ++rank)
+        mass[rank / a.mass->keys] += std::exp(scores[static_cast<size_t>(rank)] - top) / sum;
     }
   }
 }

@@ -217,7 +217,7 @@ class TinyTasks : public ::testing::Test {
     const std::string path = ::testing::TempDir() + "bough_eval_" + std::to_string(getpid()) + ".gguf";
     const Status written = write_tiny_gguf(path, {}, 11);
     EXPECT_TRUE(written.ok()) << written.message();
-    Result<std::unique_ptr<Engine>> opened = Engine::open({.model = path, .plan = small_plan});
+    Result<std::unique_ptr<Engine>> opened = Engine::open({.model = path, .plan = small_plan, .prefix_bytes = 0});
     EXPECT_TRUE(opened.ok()) << opened.status().message();
     if (opened.ok()) engine_ = std::move(*opened);
     std::filesystem::remove(path);

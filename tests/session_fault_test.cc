@@ -31,7 +31,7 @@ using testing::HasSubstr;
 class SessionFault : public testing::Test {
  protected:
   SessionFault() : file_(test::peaked_model()), clean_(file_.engine(test::kSmallPlan)), text_(tiny_text(200)), old_(tiny_text(130, 77)) {
-    Result<std::unique_ptr<Engine>> engine = Engine::open({file_.path(), test::kSmallPlan, DType::f32, 1, &files_});
+    Result<std::unique_ptr<Engine>> engine = Engine::open({file_.path(), test::kSmallPlan, DType::f32, 1, &files_, 0});
     EXPECT_TRUE(engine.ok()) << engine.status().message();
     if (engine.ok()) engine_ = std::move(*engine);
     const auto session = session_of(*clean_);

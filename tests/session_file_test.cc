@@ -187,7 +187,7 @@ TEST_F(SessionFile, FingerprintsAreOfContents) {
   builder->set("tokenizer.chat_template", "{{ messages[0].content }}");
   const auto restores = [&]() -> std::string {
     EXPECT_TRUE(write_bytes(folder_ / "m.gguf", builder->build()).ok());
-    const auto engine = Engine::open({folder_ / "m.gguf", test::kSmallPlan, DType::f32, 1});
+    const auto engine = Engine::open({folder_ / "m.gguf", test::kSmallPlan, DType::f32, 1, nullptr, 0});
     return engine.ok() ? restore_error(**engine, path) : engine.status().message();
   };
   EXPECT_EQ(restores(), "restored 640");

@@ -152,10 +152,12 @@ Result<std::string> plan_label(const std::string& spec) {
   return plan_json(plan);
 }
 
+// Without shared pages: a command has one session, and what is measured must be computed.
 Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& options, const std::string& plan) {
   BOUGH_ASSIGN_OR_RETURN(const std::string model, find_model(options));
-  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
-                         Engine::open({.model = model, .plan = plan, .kv = kv_type(options), .threads = options.threads}));
+  BOUGH_ASSIGN_OR_RETURN(
+      std::unique_ptr<Engine> engine,
+      Engine::open({.model = model, .plan = plan, .kv = kv_type(options), .threads = options.threads, .prefix_bytes = 0}));
   log_engine(*engine, model);
   return engine;
 }

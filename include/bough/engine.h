@@ -28,6 +28,9 @@ struct EngineOptions {
   DType kv = DType::bf16;        // type of the KV cache; f32 also makes attention compute in f32
   int threads = 0;               // 0: as many as the process may use
   FileSystem* files = nullptr;   // session files go through it; null: the machine's own
+  // Sessions share the pages of texts that begin alike (docs/kv.md). So many bytes of pages that no session holds any more are kept for
+  // sessions to come, the last used ones; 0: no session takes another's pages.
+  int64_t prefix_bytes = int64_t{1} << 30;
 };
 
 // What a model file says, before and without loading its weights.
@@ -131,7 +134,7 @@ class Engine {
   Result<std::unique_ptr<Session>> restore_session(const std::string& path, const RestoreOptions& options = {});
   // For measurements: shows every layer of every step to `observer`, until observe({}). LayerView is in src/attention/observer.h.
   void observe(std::function<void(const LayerView&)> observer);
-  int64_t cache_bytes() const;  // KV pages now held by all sessions
+  int64_t cache_bytes() const;  // KV pages now held by sessions or kept for those to come; shared ones count once
 
  private:
   friend class Session;
@@ -151,7 +154,12 @@ class Session {
   int64_t length() const;                   // tokens in the cache
   std::span<const TokenId> tokens() const;  // [length]
 
-  // Reads tokens after those already held. Errors: invalid_argument (a token outside the vocabulary), cancelled, out_of_memory.
+  // A session that holds the same tokens and logits and shares this one's pages. It goes on as this one would after a rollback to its
+  // length: its attention state starts anew. Errors: out_of_memory.
+  Result<std::unique_ptr<Session>> fork() const;
+
+  // Reads tokens after those already held; whole pages that another session has read are taken from there, the bits are the same. Errors:
+  // invalid_argument (a token outside the vocabulary), cancelled, out_of_memory.
   Status append(std::span<const TokenId> tokens, const AppendOptions& options = {});
   // Feeds one token as a decode row (attention state cached between refreshes) and keeps its logits.
   Status decode(TokenId token);

@@ -52,6 +52,9 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   try {
     auto impl = std::make_unique<Impl>();
     BOUGH_ASSIGN_OR_RETURN(impl->threads, thread_count(options.threads));
+    if (options.prefix_bytes < 0) {
+      return Status(Code::invalid_argument, "prefix_bytes is " + std::to_string(options.prefix_bytes) + ", it must not be negative");
+    }
     omp_set_num_threads(impl->threads);
     BOUGH_ASSIGN_OR_RETURN(impl->file, open_gguf(options.model));
     BOUGH_ASSIGN_OR_RETURN(impl->config, read_config(*impl->file));
@@ -63,6 +66,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     BOUGH_ASSIGN_OR_RETURN(AttentionSetup setup, make_setup(options, impl->config, &impl->plan_note));
     BOUGH_ASSIGN_OR_RETURN(impl->tokenizer, Tokenizer::open(options.model));
     impl->pool = std::make_unique<PagePool>(setup.kv);
+    impl->prefixes = std::make_unique<PrefixTree>(impl->pool.get(), options.prefix_bytes);
     impl->forward = std::make_unique<Forward>(&impl->config, &impl->weights, std::move(setup), packed_weights_budget());
     return std::unique_ptr<Engine>(new Engine(std::move(impl)));
   } catch (const std::bad_alloc&) {
@@ -132,7 +136,12 @@ Status Engine::Impl::step(std::span<const Slice> slices, std::vector<float>& log
     }
   };
   try {
-    BOUGH_ASSIGN_OR_RETURN(const Batch batch, make_batch(slices, plan().query_block()));
+    Result<Batch> made = make_batch(slices, plan().query_block());
+    if (!made.ok() && prefixes->unused_bytes() > 0) {  // memory that nobody waits for
+      prefixes->drop_unused();
+      made = make_batch(slices, plan().query_block());
+    }
+    BOUGH_ASSIGN_OR_RETURN(const Batch batch, std::move(made));
     std::vector<AttentionState*> states;
     for (const Slice& slice : slices) {
       if (slice.decode) {

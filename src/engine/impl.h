@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "bough/engine.h"
+#include "kv/prefix_tree.h"
 #include "kv/session_file.h"
 #include "model/fingerprint.h"
 #include "model/forward.h"
@@ -27,6 +28,7 @@ struct Engine::Impl {
   int threads = 1;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<PagePool> pool;
+  std::unique_ptr<PrefixTree> prefixes;  // of the pool
   std::unique_ptr<Forward> forward;
   FileSystem* files = &machine_files();
   std::optional<Fingerprint> print;  // made when a session file first needs it
@@ -34,6 +36,8 @@ struct Engine::Impl {
   const AttentionPlan& plan() const { return forward->setup().plan; }
   // Runs one step. On error the slices' sequences are as before. Turns exceptions of libraries and of the allocator into Status.
   Status step(std::span<const Slice> slices, std::vector<float>& logits);
+  // Gives back known pages beyond the budget.
+  void trim_prefixes();
   // What a session file of this engine says of itself.
   Result<SessionHeader> session_header(const std::string& label);
   // A session of at most `tokens` of the file's tokens. Where pages are damaged: an error, or, with `damage`, the pages before them and
@@ -54,6 +58,10 @@ struct Session::Impl {
 
   Status append(std::span<const TokenId> tokens, const AppendOptions& options);
   void rollback(int64_t length);
+  // Holds the whole pages at the start of `tokens`, which are to be appended, that are known already; how many tokens those are.
+  int64_t take_known(std::span<const TokenId> tokens);
+  // Makes what is savable known to other sessions.
+  void make_known();
   // Writes what has become savable.
   void keep_pages();
 };

@@ -30,7 +30,11 @@ Status check_tokens(std::span<const TokenId> tokens, int64_t vocab) {
 }  // namespace
 
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Session::~Session() = default;
+Session::~Session() {
+  Engine::Impl* engine = impl_->engine;
+  impl_.reset();
+  engine->trim_prefixes();
+}
 
 int64_t Session::length() const { return impl_->sequence.length(); }
 std::span<const TokenId> Session::tokens() const { return impl_->sequence.tokens; }
@@ -49,7 +53,10 @@ Status Session::Impl::append(std::span<const TokenId> tokens, const AppendOption
   tally.reset();
   if (options.sources) tally.emplace(std::max(begin, end - kWatchedRows), end);
   std::vector<float> rows;
-  for (int64_t at = begin; at < end;) {
+  const int64_t reusable = std::min(end - wanted, tail_from) - begin;
+  const int64_t known = take_known(tokens.first(static_cast<size_t>(reusable)));
+  if (known > 0) keep_pages();
+  for (int64_t at = begin + known; at < end;) {
     const int64_t next = slice_end(at, end, kSliceTokens);
     Slice slice;
     slice.sequence = &sequence;
@@ -76,7 +83,9 @@ Status Session::append(std::span<const TokenId> tokens, const AppendOptions& opt
     return Status(Code::invalid_argument, "logits is " + std::to_string(options.logits) + ", it must not be negative");
   BOUGH_RETURN_IF_ERROR(check_tokens(tokens, impl_->engine->config.vocab));
   try {
-    return impl_->append(tokens, options);
+    Status status = impl_->append(tokens, options);
+    impl_->make_known();
+    return status;
   } catch (const std::bad_alloc&) {
     impl_->logits.clear();
     return Status(Code::out_of_memory, "no memory for the logits of " + std::to_string(options.logits) + " rows");
@@ -111,6 +120,7 @@ void Session::Impl::rollback(int64_t length) {
   tally.reset();
   savable = std::min(savable, length / kPageTokens * kPageTokens);
   if (writer && static_cast<int64_t>(writer->tokens().size()) > savable) writer.reset();
+  engine->trim_prefixes();
 }
 
 Result<std::vector<Source>> Session::sources(const SourceOptions& options) const {

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "base/check.h"
@@ -18,8 +19,8 @@ constexpr size_t kHugePage = size_t{2} << 20;
 void PagePool::Unmap::operator()(std::byte* p) const { munmap(p, bytes); }
 
 Status PagePool::grow() {
-  const size_t pages = std::max<size_t>(1, kArenaBytes / shape_.page_bytes());
-  const size_t bytes = (pages * shape_.page_bytes() + kHugePage - 1) / kHugePage * kHugePage;
+  const size_t pages = std::max<size_t>(1, kArenaBytes / stride());
+  const size_t bytes = (pages * stride() + kHugePage - 1) / kHugePage * kHugePage;
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     return Status(Code::out_of_memory, "no memory for " + std::to_string(bytes) + " more bytes of KV cache beyond the " +
@@ -28,7 +29,7 @@ Status PagePool::grow() {
   madvise(memory, bytes, MADV_HUGEPAGE);  // scans read keys far apart; a refusal costs speed only
   arenas_.emplace_back(static_cast<std::byte*>(memory), Unmap{bytes});
   free_.reserve(free_.size() + pages);
-  for (size_t i = pages; i-- > 0;) free_.push_back(static_cast<std::byte*>(memory) + i * shape_.page_bytes());
+  for (size_t i = pages; i-- > 0;) free_.push_back(static_cast<std::byte*>(memory) + i * stride());
   return {};
 }
 
@@ -36,29 +37,41 @@ Result<std::byte*> PagePool::take() {
   if (free_.empty()) BOUGH_RETURN_IF_ERROR(grow());
   std::byte* page = free_.back();
   free_.pop_back();
+  ::new (&count_of(page)) int64_t{1};
   ++in_use_;
   return page;
 }
 
 void PagePool::give_back(std::byte* page) {
+  if (--count_of(page) > 0) return;
   free_.push_back(page);
   --in_use_;
 }
 
 Status PageList::extend(int64_t length) {
+  if (length <= length_) return {};
   const auto wanted = static_cast<size_t>((length + kPageTokens - 1) / kPageTokens);
   const size_t held = pages_.size();
+  const bool copies = length_ % kPageTokens != 0 && pool_->references(pages_.back()) > 1;
+  const size_t from = copies ? held - 1 : held;
+  std::vector<std::byte*> fresh;
+  fresh.reserve(wanted - from);
   pages_.reserve(wanted);
-  while (pages_.size() < wanted) {
+  while (fresh.size() < wanted - from) {
     Result<std::byte*> page = pool_->take();
     if (!page.ok()) {
-      for (size_t i = held; i < pages_.size(); ++i) pool_->give_back(pages_[i]);
-      pages_.resize(held);
+      for (std::byte* taken : fresh) pool_->give_back(taken);
       return page.status();
     }
-    pages_.push_back(*page);
+    fresh.push_back(*page);
   }
-  length_ = std::max(length_, length);
+  if (copies) {
+    std::memcpy(fresh.front(), pages_.back(), pool_->shape().page_bytes());
+    pool_->give_back(pages_.back());
+  }
+  pages_.resize(from);
+  pages_.insert(pages_.end(), fresh.begin(), fresh.end());
+  length_ = length;
   return {};
 }
 
@@ -69,6 +82,23 @@ void PageList::truncate(int64_t length) {
     pages_.pop_back();
   }
   length_ = length;
+}
+
+void PageList::append_shared(std::span<std::byte* const> pages) {
+  pages_.insert(pages_.end(), pages.begin(), pages.end());
+  for (std::byte* page : pages) pool_->share(page);
+  length_ += static_cast<int64_t>(pages.size()) * kPageTokens;
+}
+
+void PageList::share_prefix(const PageList& other, int64_t length) {
+  append_shared(std::span(other.pages_).first(static_cast<size_t>((length + kPageTokens - 1) / kPageTokens)));
+  length_ = length;
+}
+
+void PageList::replace(size_t i, std::byte* page) {
+  pool_->share(page);
+  pool_->give_back(pages_[i]);
+  pages_[i] = page;
 }
 
 }  // namespace bough

@@ -1,9 +1,10 @@
-// PagePool: memory of the KV cache, in pages of 64 tokens. PageList: the pages of one sequence.
+// PagePool: memory of the KV cache, in pages of 64 tokens. PageList: the pages of one sequence, some of them shared with others.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "bough/status.h"
@@ -11,8 +12,8 @@
 
 namespace bough {
 
-// Hands out pages of one size. Memory is taken from the system in arenas of about 32 MiB and kept until the pool goes; a page that is
-// given back is handed out again first. Not thread-safe.
+// Hands out pages of one size and counts who refers to each. Memory is taken from the system in arenas of about 32 MiB and kept until
+// the pool goes; a page that nobody refers to any more is handed out again first. Not thread-safe.
 class PagePool {
  public:
   explicit PagePool(KvShape shape) : shape_(shape) {}
@@ -20,11 +21,14 @@ class PagePool {
   PagePool& operator=(const PagePool&) = delete;
 
   const KvShape& shape() const { return shape_; }
-  // A page with unspecified contents. Errors: out_of_memory.
+  // A page with unspecified contents and one reference. Errors: out_of_memory.
   Result<std::byte*> take();
-  // REQUIRES: page came from take() and was not given back since.
+  // One reference more, one less. REQUIRES: references(page) > 0.
+  void share(std::byte* page) { ++count_of(page); }
   void give_back(std::byte* page);
+  int64_t references(const std::byte* page) const { return count_of(const_cast<std::byte*>(page)); }
 
+  // Pages that anybody refers to, each counted once.
   int64_t pages_in_use() const { return in_use_; }
   int64_t bytes_in_use() const { return in_use_ * static_cast<int64_t>(shape_.page_bytes()); }
 
@@ -34,6 +38,9 @@ class PagePool {
     void operator()(std::byte* p) const;
   };
   Status grow();
+  // The number of references stands behind the page's contents.
+  size_t stride() const { return (shape_.page_bytes() + 63) / 64 * 64 + 64; }
+  int64_t& count_of(std::byte* page) const { return *reinterpret_cast<int64_t*>(page + stride() - 64); }
 
   KvShape shape_;
   std::vector<std::unique_ptr<std::byte, Unmap>> arenas_;
@@ -41,7 +48,8 @@ class PagePool {
   int64_t in_use_ = 0;
 };
 
-// INVARIANT: pages().size() == ceil(length / 64). Gives its pages back when it goes.
+// INVARIANT: pages().size() == ceil(length / 64). Gives its pages back when it goes. Rows from length() on are written only after
+// extend(), which makes the page that they begin in the list's own: what is shared is never written to.
 class PageList {
  public:
   explicit PageList(PagePool* pool) : pool_(pool) {}
@@ -50,10 +58,18 @@ class PageList {
   PageList& operator=(const PageList&) = delete;
 
   int64_t length() const { return length_; }
-  // Makes room for tokens up to `length`; on error the list is unchanged. Errors: out_of_memory.
+  // Makes room for tokens up to `length`; a shared last page that has room is replaced by a copy. On error the list is unchanged.
+  // Errors: out_of_memory.
   Status extend(int64_t length);
   // Forgets tokens from `length` on. REQUIRES: length <= length().
   void truncate(int64_t length);
+  // Adds whole pages that others hold. REQUIRES: length() is a multiple of 64. Throws std::bad_alloc; the list is unchanged then.
+  void append_shared(std::span<std::byte* const> pages);
+  // Becomes the first `length` tokens of another list of the same pool. REQUIRES: this one is empty; length <= other.length(). Throws
+  // std::bad_alloc; the list is unchanged then.
+  void share_prefix(const PageList& other, int64_t length);
+  // Holds `page`, which others hold, instead of page i. REQUIRES: both have the same contents.
+  void replace(size_t i, std::byte* page);
   PageTable table() const { return {pages_.data(), length_}; }
   const std::vector<std::byte*>& pages() const { return pages_; }
 

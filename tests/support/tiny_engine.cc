@@ -43,8 +43,10 @@ TinyFile::~TinyFile() {
   std::filesystem::remove(path_, ignored);
 }
 
-std::unique_ptr<Engine> TinyFile::engine(const std::string& plan, DType kv, int threads) const {
-  Result<std::unique_ptr<Engine>> engine = Engine::open({path_, plan, kv, threads});
+std::unique_ptr<Engine> TinyFile::engine(const std::string& plan, DType kv, int threads, int64_t prefix_bytes) const {
+  EngineOptions options{path_, plan, kv, threads};
+  options.prefix_bytes = prefix_bytes;
+  Result<std::unique_ptr<Engine>> engine = Engine::open(options);
   EXPECT_TRUE(engine.ok()) << engine.status().message();
   return engine.ok() ? std::move(*engine) : nullptr;
 }

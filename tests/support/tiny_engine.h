@@ -40,7 +40,8 @@ class TinyFile {
 
   const std::string& path() const { return path_; }
   // Fails the test and gives null when the engine does not open.
-  std::unique_ptr<Engine> engine(const std::string& plan, DType kv = DType::f32, int threads = 1) const;
+  // Without prefix_bytes every session computes all of its pages itself.
+  std::unique_ptr<Engine> engine(const std::string& plan, DType kv = DType::f32, int threads = 1, int64_t prefix_bytes = 0) const;
 
  private:
   std::string path_;

@@ -30,7 +30,7 @@ Status save_history(const std::string& path, std::span<const ChatMessage> messag
     BOUGH_RETURN_IF_ERROR(file->sync());
     return files.rename(part, path);
   };
-  const Status written = write();
+  Status written = write();
   if (!written.ok()) static_cast<void>(files.remove(part));
   return written;
 }

@@ -116,7 +116,7 @@ Result<Texts> read_texts(const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
     BOUGH_ASSIGN_OR_RETURN(const std::string whole, read_whole(path));
     const size_t skipped = whole.starts_with(byte_order_mark) ? byte_order_mark.size() : 0;
-    const std::string_view text = std::string_view(whole).substr(skipped);
+    const std::string_view text = std::string_view{whole}.substr(skipped);
     if (text.empty()) return Status(Code::invalid_argument, shown(path) + " is empty");
     BOUGH_RETURN_IF_ERROR(check_text(text, shown(path)));
     if (paths.size() > 1) texts.all += (texts.all.empty() ? "File: " : "\n\nFile: ") + (path == "-" ? "standard input" : path) + "\n\n";

@@ -125,7 +125,7 @@ std::string cache_folder() {
     const char* value = std::getenv(name);
     return std::string(value == nullptr ? "" : value);
   };
-  const std::string cache = variable("BOUGH_CACHE");
+  std::string cache = variable("BOUGH_CACHE");
   if (!cache.empty()) return cache;
   const std::string xdg = variable("XDG_CACHE_HOME");
   return (xdg.empty() ? variable("HOME") + "/.cache" : xdg) + "/bough";

@@ -1,6 +1,7 @@
 #include "sources.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
@@ -129,7 +130,7 @@ std::vector<Passage> passages_of(const Texts& texts, const std::vector<int64_t>&
     if (part == nullptr) continue;
     begin = std::max(begin, part->begin) - part->begin;
     end = std::min(end, part->end) - part->begin;
-    const std::string_view text = std::string_view(texts.all).substr(part->begin, part->end - part->begin);
+    const std::string_view text = std::string_view{texts.all}.substr(part->begin, part->end - part->begin);
     while (begin < end && is_blank(text[begin])) ++begin;
     while (begin < end && is_blank(text[end - 1])) --end;
     while (begin > 0 && is_continuation(text[begin])) --begin;
@@ -160,7 +161,7 @@ void print_passages(const std::vector<Passage>& passages) {
   std::fputs("sources:\n", stderr);
   for (const Passage& p : passages) {
     const std::string place = one_line(p.file == "-" ? "standard input" : p.file) + ":" + std::to_string(p.line);
-    std::fprintf(stderr, "  %3d%%  %s  \"%s\"\n", static_cast<int>(p.weight * 100 + 0.5), place.c_str(), p.quote.c_str());
+    std::fprintf(stderr, "  %3d%%  %s  \"%s\"\n", static_cast<int>(std::lround(p.weight * 100)), place.c_str(), p.quote.c_str());
   }
 }
 

@@ -64,7 +64,7 @@ class BlockAttend {
         positions_(args.positions, context_, block_.r0),
         size_(context_.size()),
         kv_head_(kv_head),
-        rows_(block_.rows * args.heads.group()) {}
+        rows_(block_.rows * args.heads.group()) {}  // NOLINT(clang-analyzer-optin.cplusplus.UninitializedObject): positions_ has its own
 
   void run() {
     pack_queries();

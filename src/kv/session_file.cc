@@ -20,8 +20,8 @@ std::string shape_of(const SessionHeader& h) {
 
 // A file at `path` that only this process writes to. Errors: io_error when another one does.
 Result<std::unique_ptr<File>> open_locked(FileSystem& files, const std::string& path) {
-  constexpr int kTries = 8;
-  for (int i = 0; i < kTries; ++i) {
+  constexpr int tries = 8;
+  for (int i = 0; i < tries; ++i) {
     BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.open(path, OpenMode::create));
     BOUGH_ASSIGN_OR_RETURN(const bool locked, file->try_lock());
     if (!locked) break;
@@ -115,7 +115,7 @@ Status SessionWriter::add(std::span<const TokenId> tokens, std::span<std::byte* 
   while (!pages.empty()) {
     const size_t held = index_.pages.size();
     const size_t count = std::min(pages.size(), kChunkPages);
-    const Status added = add_chunk(tokens.first(count * kPageTokens), pages.first(count));
+    Status added = add_chunk(tokens.first(count * kPageTokens), pages.first(count));
     if (!added.ok()) {
       index_.pages.resize(held);
       index_.tokens.resize(held * kPageTokens);
@@ -168,7 +168,7 @@ Status SessionWriter::write_whole(FileSystem& files, const std::string& path, co
       return {Code::out_of_memory, "no memory to write '" + path + "'"};
     }
   };
-  const Status written = write();
+  Status written = write();
   if (!written.ok()) static_cast<void>(files.remove(part));  // the first error is the one to tell
   return written;
 }

@@ -148,12 +148,12 @@ Status bind_layer(Binder& binder, const ModelConfig& config, const FamilyTensors
 
 // The index of the first of `n` floats whose exponent is all ones, or n.
 int64_t first_not_finite(const float* values, int64_t n) {
-  constexpr uint32_t kExponent = 0x7f800000;
+  constexpr uint32_t exponent = 0x7f800000;
   uint32_t found = 0;
   for (int64_t i = 0; i < n; ++i) {
     uint32_t bits;
     std::memcpy(&bits, values + i, sizeof(bits));
-    found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
+    found |= static_cast<uint32_t>((bits & exponent) == exponent);
   }
   if (found == 0) return n;
   return std::find_if(values, values + n, [](float value) { return !(value - value == 0); }) - values;

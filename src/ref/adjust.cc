@@ -9,8 +9,8 @@ namespace bough {
 namespace {
 
 float clamped(double x, float before) {
-  constexpr double kMost = std::numeric_limits<float>::max();
-  return std::isfinite(before) && !std::isnan(x) ? static_cast<float>(std::clamp(x, -kMost, kMost)) : before;
+  constexpr double most = std::numeric_limits<float>::max();
+  return std::isfinite(before) && !std::isnan(x) ? static_cast<float>(std::clamp(x, -most, most)) : before;
 }
 
 }  // namespace

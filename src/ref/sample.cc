@@ -43,6 +43,7 @@ Result<TokenId> sample(const SampleArgs& a) {
 
   const double best = logits[static_cast<size_t>(order[0])];
   std::vector<Item> items;
+  items.reserve(order.size());
   for (const TokenId token : order) items.push_back({token, std::exp((logits[static_cast<size_t>(token)] - best) / a.temperature)});
   if (a.top_k > 0 && a.top_k < a.vocab) items.resize(static_cast<size_t>(a.top_k));
   if (a.top_p < 1) keep_top_p(items, a.top_p);

@@ -39,6 +39,7 @@ class TreeSearch {
     }
     while (std::any_of(branches.begin(), branches.end(), [](const Branch& b) { return b.size > 1; })) branches = round(branches);
     std::vector<int32_t> starts;
+    starts.reserve(branches.size());
     for (const Branch& branch : branches) starts.push_back(branch.start);
     return starts;
   }
@@ -57,6 +58,7 @@ class TreeSearch {
     std::stable_sort(halves.begin(), halves.end(), [](const Half& x, const Half& y) { return x.score > y.score; });
     halves.resize(std::min(halves.size(), static_cast<size_t>(tree_branches(a_.tree))));
     std::vector<Branch> kept;
+    kept.reserve(halves.size());
     for (const Half& half : halves) kept.push_back(half.branch);
     std::sort(kept.begin(), kept.end(), [](const Branch& x, const Branch& y) { return x.start < y.start; });
     return kept;

@@ -39,7 +39,7 @@ inline void hadamard_stage(int n, int half, T* x) {
 
 // Codes [n] of x, at most `top` and at least -top - 1, and their scale as bf16. A group with an element that is not finite reads as NaN.
 inline uint16_t quantise(const float* x, int n, int top, int8_t* codes) {
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest integer, to even
+  constexpr float rounder = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest integer, to even
   float largest = 0;
   float signed_largest = 0;
   bool finite = true;
@@ -59,7 +59,7 @@ inline uint16_t quantise(const float* x, int n, int top, int8_t* codes) {
   }
   const auto most = static_cast<float>(top);
   for (int i = 0; i < n; ++i) {
-    const float code = (x[i] * inverse + kRound) - kRound;
+    const float code = (x[i] * inverse + rounder) - rounder;
     codes[i] = static_cast<int8_t>(static_cast<int>(std::min(most, std::max(-most - 1, code))));
   }
   return scale;
@@ -106,13 +106,13 @@ inline void store_row(const float* x, DType type, int d, std::byte* row) {
 inline void load_block(const std::byte* row, DType type, int d, int first, float* out) {
   const int n = std::min(kRowBlock, d - first);
   if (type == DType::f32 || type == DType::bf16) {
-    for (int i = 0; i < n; ++i) out[i] = load_element(row, static_cast<size_t>(first + i), type);
+    for (int i = 0; i < n; ++i) out[i] = load_element(row, static_cast<size_t>(first) + static_cast<size_t>(i), type);
     return;
   }
   const std::byte* stored = row + codes_offset(type, first);
   int16_t codes[kRowBlock];
   if (type == DType::i8) {
-    for (int i = 0; i < n; ++i) codes[i] = static_cast<int8_t>(stored[i]);
+    for (int i = 0; i < n; ++i) codes[i] = static_cast<int16_t>((std::to_integer<int>(stored[i]) ^ 0x80) - 0x80);
   } else {
     for (int i = 0; i < n; i += 2) {
       const int byte = std::to_integer<int>(stored[i / 2]);

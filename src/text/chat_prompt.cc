@@ -54,13 +54,13 @@ std::optional<Specials> find_specials(const Tokenizer& tokenizer, std::string_vi
 }
 
 void add_template_text(std::vector<Run>& runs, const Tokenizer& tokenizer, std::string_view text) {
-  constexpr std::string_view kBlanks = " \t\n\r\v\f";
+  constexpr std::string_view blanks = " \t\n\r\v\f";
   const std::optional<Specials> found = find_specials(tokenizer, text);
   if (!found) return add_plain(runs, text);
   std::string_view head = text.substr(0, found->begin);
   std::string_view tail = text.substr(found->end);
-  if (found->strips_left) head = head.substr(0, head.find_last_not_of(kBlanks) + 1);
-  if (found->strips_right) tail.remove_prefix(std::min(tail.find_first_not_of(kBlanks), tail.size()));
+  if (found->strips_left) head = head.substr(0, head.find_last_not_of(blanks) + 1);
+  if (found->strips_right) tail.remove_prefix(std::min(tail.find_first_not_of(blanks), tail.size()));
   add_plain(runs, head);
   runs.push_back({Kind::special, std::string(text.substr(found->begin, found->end - found->begin))});
   add_plain(runs, tail);

@@ -50,7 +50,7 @@ void add_part(std::vector<PromptPart>& parts, bool from_template, std::string_vi
 
 // Puts the contents where their words stand.
 Result<std::vector<PromptPart>> fill_in(std::string_view rendered, std::span<const ChatMessage> messages) {
-  constexpr size_t kMaxPromptBytes = size_t{1} << 30;
+  constexpr size_t max_prompt_bytes = size_t{1} << 30;
   std::vector<PromptPart> parts;
   size_t bytes = rendered.size();
   while (true) {
@@ -69,8 +69,8 @@ Result<std::vector<PromptPart>> fill_in(std::string_view rendered, std::span<con
     rendered.remove_prefix(kDigits);
     const std::string& content = messages[message].content;
     bytes += content.size();
-    if (bytes > kMaxPromptBytes) {
-      return Status(Code::invalid_argument, "The chat prompt is longer than " + std::to_string(kMaxPromptBytes) + " bytes.");
+    if (bytes > max_prompt_bytes) {
+      return Status(Code::invalid_argument, "The chat prompt is longer than " + std::to_string(max_prompt_bytes) + " bytes.");
     }
     add_part(parts, false, content);
   }

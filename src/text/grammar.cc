@@ -89,6 +89,7 @@ Result<std::unique_ptr<Grammar>> Grammar::open(const Tokenizer& tokenizer, Gramm
 }
 
 Status Grammar::allowed(std::span<const TokenId> tokens, std::span<uint8_t> out) {
+  if (tokens.empty()) return {};
   const auto count = static_cast<uint64_t>(accepted_.size());
   std::string request(sizeof count + accepted_.size() * sizeof(TokenId) + tokens.size_bytes(), '\0');
   char* at = request.data();

@@ -47,10 +47,10 @@ jinja::value messages_value(std::span<const ChatMessage> messages, const Style& 
 
 // One line that says what the library's report says, without its excerpt of the source.
 std::string one_line(std::string_view report) {
-  constexpr size_t kMost = 300;
+  constexpr size_t most = 300;
   if (const size_t at = report.rfind("Error: "); at != std::string_view::npos) report.remove_prefix(at + 7);
   while (!report.empty() && (report.front() == '\n' || report.front() == ' ')) report.remove_prefix(1);
-  report = report.substr(0, report.find('\n')).substr(0, kMost);
+  report = report.substr(0, report.find('\n')).substr(0, most);
   std::string line = replace_invalid_utf8(report);
   for (char& c : line) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
@@ -98,7 +98,7 @@ Result<std::string> render_jinja(const JinjaInput& input) {
   } catch (const std::exception& e) {
     return Status(Code::unsupported, "The chat template cannot be parsed: " + one_line(e.what()) + ".");
   }
-  const Result<std::string> plain = render_once(program, input, {});
+  Result<std::string> plain = render_once(program, input, {});
   if (plain.ok()) return plain;
   for (const Style style : {Style{false, true}, Style{true, false}, Style{true, true}}) {
     if (style.fold_system && !can_fold(input.messages)) continue;

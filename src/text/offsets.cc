@@ -19,7 +19,7 @@ Result<std::vector<int64_t>> token_offsets(const Tokenizer& tokenizer, std::stri
   }
   offsets.push_back(static_cast<int64_t>(spelled.size()));
   const bool added_blank = spelled.size() == text.size() + 1 && spelled.front() == ' ';
-  const std::string_view own = std::string_view(spelled).substr(added_blank ? 1 : 0);
+  const std::string_view own = std::string_view{spelled}.substr(added_blank ? 1 : 0);
   if (own != text) {
     const auto same = std::mismatch(own.begin(), own.end(), text.begin(), text.end()).first - own.begin();
     return Status(Code::unsupported, "the tokens spell " + std::to_string(own.size()) + " bytes, the text has " +

@@ -20,8 +20,8 @@ std::string_view keyword(std::string_view tag) {
 
 // +1 for a statement that opens a block, -1 for one that closes it.
 int block_step(std::string_view word) {
-  constexpr std::array<std::string_view, 6> kOpening = {"if", "for", "macro", "call", "filter", "generation"};
-  if (std::find(kOpening.begin(), kOpening.end(), word) != kOpening.end()) return 1;
+  constexpr std::array<std::string_view, 6> opening = {"if", "for", "macro", "call", "filter", "generation"};
+  if (std::find(opening.begin(), opening.end(), word) != opening.end()) return 1;
   return word.starts_with("end") && word != "endset" ? -1 : 0;
 }
 

@@ -48,6 +48,12 @@ void* allocate_or_throw(size_t bytes, size_t alignment = 1) {
 [[gnu::noinline]] void* operator new[](size_t n, std::align_val_t a) { return allocate_or_throw(n, static_cast<size_t>(a)); }
 [[gnu::noinline]] void* operator new(size_t n, const std::nothrow_t&) noexcept { return allocate(n, 1); }
 [[gnu::noinline]] void* operator new[](size_t n, const std::nothrow_t&) noexcept { return allocate(n, 1); }
+[[gnu::noinline]] void* operator new(size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return allocate(n, static_cast<size_t>(a));
+}
+[[gnu::noinline]] void* operator new[](size_t n, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return allocate(n, static_cast<size_t>(a));
+}
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
@@ -56,9 +62,24 @@ void* allocate_or_throw(size_t bytes, size_t alignment = 1) {
 [[gnu::noinline]] void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete[](void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, const std::nothrow_t&) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
+
+// llama.cpp's vocabulary loader drops what it holds when it throws.
+extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:gguf_init_from_\nleak:ggml_init\nleak:llama_model_load\n";
+}
 
 namespace bough {
 namespace {
+
+// Pruned from 161 tokens on, in the first layer from 177: small, since every allocation costs a run.
+constexpr const char* kPlan =
+    R"({"mode":"stages","sinks":64,"window":64,"stages":[{"chunk":16,"query_stride":4},{"chunk":4,"keep":64}],"k":32,)"
+    R"("first":{"layers":1,"k":48,"scan":"chunk-indexed"},"refresh":[4,2],"tail":32})";
 
 using test::logits_of;
 using test::same_bits;
@@ -89,7 +110,7 @@ int64_t fail_each_allocation(const Call& call, const Check& check) {
 class AllocationFault : public testing::Test {
  protected:
   AllocationFault()
-      : file_(test::peaked_model()), engine_(file_.engine(test::kSmallPlan)), text_(tiny_text(400)), question_(tiny_text(70, 8)) {}
+      : file_(test::peaked_model()), engine_(file_.engine(kPlan)), text_(tiny_text(200)), question_(tiny_text(34, 8)) {}
   void SetUp() override { ASSERT_NE(engine_, nullptr); }
 
   std::vector<float> fresh() {
@@ -120,7 +141,7 @@ TEST_F(AllocationFault, Append) {
   std::unique_ptr<Session> session;
   const auto renew = [&] {
     session.reset();
-    engine = file_.engine(test::kSmallPlan);
+    engine = file_.engine(kPlan);
     session = session_of(*engine);
   };
   renew();
@@ -131,10 +152,10 @@ TEST_F(AllocationFault, Append) {
       },
       [&](const Status& status) {
         const int64_t length = session->length();
-        ASSERT_TRUE(length == 0 || length == 400 || length == 470) << length;
+        ASSERT_TRUE(length == 0 || length == 200 || length == 234) << length;
         ASSERT_EQ(session->tokens().size(), static_cast<size_t>(length));
         ASSERT_TRUE(!status.ok() || same_bits(session->logits(), expected));
-        ASSERT_TRUE(session->rollback(std::min<int64_t>(length, 400)).ok());
+        ASSERT_TRUE(session->rollback(std::min<int64_t>(length, 200)).ok());
         ASSERT_TRUE(length > 0 || session->append(text_).ok());
         ASSERT_TRUE(session->append(question_, {.will_sample = true}).ok());
         ASSERT_TRUE(same_bits(session->logits(), expected));
@@ -157,8 +178,8 @@ TEST_F(AllocationFault, Generate) {
   renew();
   const int64_t count = fail_each_allocation([&] { return session->generate({.max_tokens = 6}).status(); },
                                              [&](const Status&) {
-                                               ASSERT_GE(session->length(), 400);
-                                               ASSERT_TRUE(session->rollback(399).ok());
+                                               ASSERT_GE(session->length(), 200);
+                                               ASSERT_TRUE(session->rollback(199).ok());
                                                ASSERT_TRUE(session->append(std::span(text_).last(1), {.will_sample = true}).ok());
                                                ASSERT_TRUE(session->generate({.max_tokens = 2}).ok());
                                                renew();
@@ -176,7 +197,7 @@ TEST_F(AllocationFault, SaveAndRestore) {
                                               [&](const Status&) {
                                                 const auto restored = engine_->restore_session(path);
                                                 ASSERT_TRUE(restored.ok()) << restored.status().message();
-                                                ASSERT_EQ((*restored)->length(), 384);
+                                                ASSERT_EQ((*restored)->length(), 192);
                                                 ASSERT_FALSE(std::filesystem::exists(path + ".part"));
                                               });
   EXPECT_GT(saving, 10);
@@ -190,7 +211,7 @@ TEST_F(AllocationFault, SaveAndRestore) {
       },
       [&](const Status& status) {
         if (!status.ok()) return;
-        ASSERT_TRUE(restored->append(std::span(text_).subspan(384)).ok());
+        ASSERT_TRUE(restored->append(std::span(text_).subspan(192)).ok());
         ASSERT_TRUE(restored->append(question_, {.will_sample = true}).ok());
         ASSERT_TRUE(same_bits(restored->logits(), expected));
       });
@@ -202,7 +223,7 @@ TEST_F(AllocationFault, Store) {
   {
     auto opened = store.open_session(*engine_, text_, "label");
     ASSERT_TRUE(opened.ok());
-    ASSERT_TRUE(opened->session->append(std::span(text_).first(128)).ok());
+    ASSERT_TRUE(opened->session->append(std::span(text_).first(64)).ok());
   }
   const std::vector<float> expected = fresh();
   std::unique_ptr<Session> session;

@@ -69,9 +69,7 @@ void* allocate_or_throw(size_t bytes, size_t alignment = 1) {
 
 // llama.cpp's vocabulary loader drops what it holds when it throws.
 extern "C" const char* __lsan_default_suppressions();
-extern "C" const char* __lsan_default_suppressions() {
-  return "leak:gguf_init_from_\nleak:ggml_init\nleak:llama_model_load\n";
-}
+extern "C" const char* __lsan_default_suppressions() { return "leak:gguf_init_from_\nleak:ggml_init\nleak:llama_model_load\n"; }
 
 namespace bough {
 namespace {
@@ -109,8 +107,7 @@ int64_t fail_each_allocation(const Call& call, const Check& check) {
 
 class AllocationFault : public testing::Test {
  protected:
-  AllocationFault()
-      : file_(test::peaked_model()), engine_(file_.engine(kPlan)), text_(tiny_text(200)), question_(tiny_text(34, 8)) {}
+  AllocationFault() : file_(test::peaked_model()), engine_(file_.engine(kPlan)), text_(tiny_text(200)), question_(tiny_text(34, 8)) {}
   void SetUp() override { ASSERT_NE(engine_, nullptr); }
 
   std::vector<float> fresh() {

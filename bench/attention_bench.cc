@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "kv/page_pool.h"
 #include "steps/attention_bodies.h"
 #include "steps/kv_row.h"
 
@@ -26,35 +27,34 @@ namespace {
 constexpr int kHeads = 9;
 constexpr int kKvHeads = 3;
 constexpr int kDim = 64;
+constexpr int kLayers = 8;  // of the cache; one of them is used
+constexpr int kLayer = 3;
 constexpr int64_t kSinks = 256;
 constexpr int64_t kWindow = 1024;
 constexpr int64_t kTokens = 2048 * 64 + kSinks + kWindow + 512;  // 2,048 chunks of 64 below the window of the last 512 rows
 constexpr int64_t kContext = 3328;
 
+// Layer kLayer of a cache whose pages lie in the order of their text, as a session that reads alone gets them.
 struct Cache {
   KvShape shape;
-  std::vector<std::byte> pool;
-  std::vector<std::byte*> pages;
+  PagePool pool;
+  PageList list{&pool};
 
-  explicit Cache(DType type) : shape{type, 1, kKvHeads, kDim} {
-    const int64_t count = kTokens / kPageTokens;
-    pool.resize(static_cast<size_t>(count) * shape.page_bytes());
+  explicit Cache(DType type) : shape{type, kLayers, kKvHeads, kDim}, pool(shape) {
+    if (!list.extend(kTokens).ok()) std::exit(1);
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
-    constexpr int64_t kDifferent = 61;  // pages; the others repeat them
+    constexpr size_t kDifferent = 61;  // pages; the others repeat them
     std::vector<float> x(kDim);
-    for (size_t at = 0; at < shape.page_bytes() * kDifferent; at += shape.row_bytes()) {
-      for (float& e : x) e = normal(random);
-      store_row(x.data(), type, kDim, &pool[at]);
+    const size_t begin = shape.k_offset(kLayer, 0);
+    const size_t bytes = 2 * shape.plane_bytes();
+    for (size_t p = 0; p < kDifferent; ++p) {
+      for (size_t at = begin; at < begin + bytes; at += shape.row_bytes()) {
+        for (float& e : x) e = normal(random);
+        store_row(x.data(), type, kDim, list.pages()[p] + at);
+      }
     }
-    for (int64_t p = kDifferent; p < count; ++p) {
-      std::copy_n(&pool[static_cast<size_t>(p % kDifferent) * shape.page_bytes()], shape.page_bytes(),
-                  &pool[static_cast<size_t>(p) * shape.page_bytes()]);
-    }
-    std::vector<int64_t> order(static_cast<size_t>(count));
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::shuffle(order.begin(), order.end(), random);
-    for (const int64_t p : order) pages.push_back(&pool[static_cast<size_t>(p) * shape.page_bytes()]);
+    for (size_t p = kDifferent; p < list.pages().size(); ++p) std::copy_n(list.pages()[p % kDifferent] + begin, bytes, list.pages()[p] + begin);
   }
 };
 
@@ -65,7 +65,7 @@ struct Queries {
 
   Queries(const Cache& cache, int blocks, int rows) {
     const int64_t t = static_cast<int64_t>(blocks) * rows;
-    batch.sequences.push_back({cache.pages.data(), kTokens});
+    batch.sequences.push_back({cache.list.pages().data(), kTokens});
     batch.ids.resize(static_cast<size_t>(t));
     batch.row_seq.resize(static_cast<size_t>(t));
     for (int64_t i = 0; i < t; ++i) batch.positions.push_back(kTokens - t + i);
@@ -94,10 +94,13 @@ double checksum(const std::vector<float>& x) {
   return sum;
 }
 
+std::string wanted_step;  // part of the name of the steps to run
+
 // Runs f and prints its line; slow steps run fewer times.
 template <typename F>
 void measure(const std::string& step, const AttentionBodies& body, DType type, double flops, int runs, const std::vector<float>& result,
              const F& f) {
+  if (step.find(wanted_step) == std::string::npos) return;
   std::vector<double> seconds;
   double spent = 0;
   double processor = 0;
@@ -151,6 +154,7 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   args.batch = &queries.batch;
   args.kv = cache.shape;
   args.heads = heads();
+  args.layer = kLayer;
   args.q = queries.q.data();
   args.active = active.data();
   args.candidates = {shape.grid ? nullptr : starts.data(), count.data(), 1, shape.chunks, kSinks, shape.chunk};
@@ -193,6 +197,7 @@ void bench_attend(const AttentionBodies& body, const Cache& cache, const Queries
   args.batch = &queries.batch;
   args.kv = cache.shape;
   args.heads = heads();
+  args.layer = kLayer;
   args.q = queries.q.data();
   args.lists = selection.view();
   args.rope = &rope;
@@ -222,7 +227,7 @@ void bench_cached(const AttentionBodies& body, const Cache& cache, const Queries
     contexts.push_back(context_of(selection.view(), queries.batch.blocks[row], static_cast<int64_t>(row), 0));
     keys += static_cast<double>(contexts.back().size());
     if (!body.working_set_reserve(cache.shape, contexts.back().size(), sets[row])) std::exit(1);
-    builds.push_back({&queries.batch.sequences[0], cache.shape, 0, &rope, &contexts.back(), 1, 0, {}, &sets[row]});
+    builds.push_back({&queries.batch.sequences[0], cache.shape, kLayer, &rope, &contexts.back(), 1, 0, {}, &sets[row]});
     pointers.push_back(&sets[row]);
   }
   const std::string rows = " x" + std::to_string(sets.size());
@@ -247,10 +252,12 @@ void bench_body(const AttentionBodies& body, const Cache& cache, int runs) {
   const bool oracle = body.name == "ref";
   const Queries prefill(cache, oracle ? 1 : 8, 64);
   const Queries decode(cache, 1, 1);
+  const Queries tail(cache, oracle ? 1 : 40, 1);
   for (const ScanShape& shape : {ScanShape{2048, 64, 4, true, Scan::relative}, ScanShape{1024, 16, 4, false, Scan::relative},
                                  ScanShape{1024, 8, 1, false, Scan::relative}, ScanShape{1024, 8, 1, false, Scan::chunk_indexed}}) {
     bench_scan(body, cache, prefill, shape, oracle ? 1 : runs);
     bench_scan(body, cache, decode, shape, oracle ? 1 : runs);
+    bench_scan(body, cache, tail, shape, oracle ? 1 : runs);
   }
   bench_attend(body, cache, prefill, oracle ? 1 : runs);
   bench_attend(body, cache, decode, oracle ? 1 : runs);
@@ -260,12 +267,13 @@ void bench_body(const AttentionBodies& body, const Cache& cache, int runs) {
 }  // namespace
 }  // namespace bough
 
-// Usage: attention_bench [runs [body]]
+// Usage: attention_bench [runs [body [part of a step's name]]]
 int main(int argc, char** argv) {
   const int runs = argc > 1 ? std::max(1, std::atoi(argv[1])) : 15;
   const std::string only = argc > 2 ? argv[2] : "";
+  if (argc > 3) bough::wanted_step = argv[3];
   std::printf("%d threads\n", omp_get_max_threads());
-  for (const bough::DType type : bough::kAllDTypes) {
+  for (const bough::DType type : {bough::DType::bf16}) {
     const bough::Cache cache(type);
     for (const bough::AttentionBodies& body : bough::attention_bodies()) {
       if (bough::pick_attention_bodies(type, body.name) == nullptr || (!only.empty() && body.name != only)) continue;

@@ -67,39 +67,47 @@ const Kernel& kernel(const Shape& s) {
   return cache.emplace(s, std::move(made)).first->second;
 }
 
-// Dequantises output features [from, from + count) to [count, k] of the kernel's type.
-void dequantise(const Tensor& w, int64_t from, int64_t count, bool bf16, std::byte* out) {
+// Dequantises output features [from, from + count) to [count, k] of the kernel's type. row [k] is working space.
+void dequantise(const Tensor& w, int64_t from, int64_t count, bool bf16, float* row, std::byte* out) {
   const ggml_to_float_t to_float = ggml_get_type_traits(static_cast<ggml_type>(w.type))->to_float;
-  const Scratch scratch(static_cast<size_t>(w.cols) * sizeof(float));
-#pragma omp parallel for schedule(static)
   for (int64_t n = 0; n < count; ++n) {
-    const auto* row = static_cast<const std::byte*>(w.data) + static_cast<size_t>(from + n) * w.row_bytes;
-    auto* floats = reinterpret_cast<float*>(bf16 ? scratch.mine() : out + static_cast<size_t>(n * w.cols) * sizeof(float));
+    const auto* quantised = static_cast<const std::byte*>(w.data) + static_cast<size_t>(from + n) * w.row_bytes;
+    auto* floats = bf16 ? row : reinterpret_cast<float*>(out + static_cast<size_t>(n * w.cols) * sizeof(float));
     if (w.type == GGML_TYPE_F32) {
-      std::copy_n(reinterpret_cast<const float*>(row), w.cols, floats);
+      std::copy_n(reinterpret_cast<const float*>(quantised), w.cols, floats);
     } else {
-      to_float(row, floats, w.cols);
+      to_float(quantised, floats, w.cols);
     }
     if (bf16) tile_bf16()->pack_rows(floats, w.cols, DType::bf16, out + static_cast<size_t>(n * w.cols) * 2);
   }
 }
 
-// All panels of W, dequantised and in the order that the kernel wants.
+// All panels of W, dequantised and in the order that the kernel wants; each thread fills the memory of its panels.
 std::byte* packed_panels(const LinearArgs& a, bool bf16, int64_t width, PackedWeights& store) {
   const int64_t panels = (a.w.rows + width - 1) / width;
   const size_t panel_bytes = kernel({width, a.w.cols, bf16, a.add, a.w.rows}).w.get_size();
   return store.get(a.w.data, panel_bytes * static_cast<size_t>(panels), [&](std::byte* base) {
     const auto type = bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-    std::vector<std::byte> plain(static_cast<size_t>(width * a.w.cols) * (bf16 ? 2 : 4));
-    dnnl::stream stream(engine());
+    const size_t row_bytes = static_cast<size_t>(a.w.cols) * sizeof(float);
+    const Scratch scratch(row_bytes + static_cast<size_t>(width * a.w.cols) * (bf16 ? 2 : 4));
+    std::exception_ptr failure;  // no exception may leave a parallel region
+#pragma omp parallel for schedule(dynamic)
     for (int64_t p = 0; p < panels; ++p) {
-      const int64_t n = std::min(width, a.w.rows - p * width);
-      dequantise(a.w, p * width, n, bf16, plain.data());
-      dnnl::memory from({{a.w.cols, n}, type, dnnl::memory::format_tag::ba}, engine(), plain.data());
-      dnnl::memory to(kernel({n, a.w.cols, bf16, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
-      dnnl::reorder(from, to).execute(stream, from, to);
-      stream.wait();
+      try {
+        const int64_t n = std::min(width, a.w.rows - p * width);
+        std::byte* plain = scratch.mine() + row_bytes;
+        dequantise(a.w, p * width, n, bf16, reinterpret_cast<float*>(scratch.mine()), plain);
+        dnnl::memory from({{a.w.cols, n}, type, dnnl::memory::format_tag::ba}, engine(), plain);
+        dnnl::memory to(kernel({n, a.w.cols, bf16, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
+        dnnl::stream stream(engine());
+        dnnl::reorder(from, to).execute(stream, from, to);
+        stream.wait();
+      } catch (...) {
+#pragma omp critical
+        failure = std::current_exception();
+      }
     }
+    if (failure) std::rethrow_exception(failure);
   });
 }
 

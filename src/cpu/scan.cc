@@ -75,20 +75,18 @@ class BlockScan {
 
   const std::byte* key(int64_t token) const { return pages_.row(token, plane_, a_.kv.row_bytes()); }
 
-  void prefetch(int64_t token) const { prefetch_row(key(token), a_.kv.row_bytes()); }
-
   // The first keys of the group that begins at candidate j, if the item has one there.
   void prefetch_first_round(int64_t j) const {
     const int chunk = a_.candidates.chunk;
     for (const int64_t end = std::min<int64_t>(j + group(), item_.end); j < end; ++j) {
       const int64_t l = a_.candidates.at(item_.block, item_.kv_head, j);
-      prefetch(l + chunk / 4);
-      prefetch(l + chunk / 2 + chunk / 4);
+      prefetch_row(key(l + chunk / 4), a_.kv.row_bytes());
+      prefetch_row(key(l + chunk / 2 + chunk / 4), a_.kv.row_bytes());
     }
   }
 
-  // Angles of up to 32 tokens, of candidates j, j + 1, ...; j is a multiple of 32.
-  void angles(const int64_t* tokens, int lanes, int64_t j, const float** cos, const float** sin) {
+  // Angles of the keys at first[i] + offset, of candidates j + i; j is a multiple of 32.
+  void angles(const int32_t* first, int offset, int lanes, int64_t j, const float** cos, const float** sin) {
     if (!positions_.turns_keys()) return;
     if (positions_.numbered()) {
       *cos = a_.rope->cos_tile(j / kTileKeys);
@@ -96,83 +94,99 @@ class BlockScan {
       return;
     }
     int64_t at[kTileKeys];
-    for (int i = 0; i < lanes; ++i) at[i] = positions_.key(tokens[i], j + i);
+    for (int i = 0; i < lanes; ++i) at[i] = positions_.key(first[i] + offset, j + i);
     gather_angles(*a_.rope, at, lanes, w_.angles);
     *cos = w_.angles;
     *sin = w_.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys;
   }
 
-  // Scores of 32 tokens, one a lane. New keys are packed unless the tile already holds them.
-  void score(const int64_t* tokens, int lanes, int64_t j, bool pack, const std::byte* rows, float* best) {
-    if (pack) {
-      const std::byte* keys[kTileKeys] = {};
-      for (int i = 0; i < lanes; ++i) keys[i] = key(tokens[i]);
-      const float* cos = nullptr;
-      const float* sin = nullptr;
-      angles(tokens, lanes, j, &cos, &sin);
-      ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), cos, sin, w_.tile);
-    }
+  // Scores of the keys in w_.tile, one a lane.
+  void score(const std::byte* rows, float* best) const {
     std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
     ops_.max_scores(rows, rows_, a_.heads.head_dim, w_.tile, best);
   }
 
-  // One round of one tile: n is the length of the intervals [l, l + n). went_right: which half each lane keeps.
-  void round(int64_t j, int lanes, int n, int64_t* l, bool* went_right, float* best) {
-    int64_t a[kTileKeys];
-    int64_t z[kTileKeys];
-    float sa[kTileKeys];
-    float sz[kTileKeys];
-    for (int i = 0; i < lanes; ++i) {
-      a[i] = l[i] + n / 4;
-      z[i] = l[i] + n / 2 + n / 4;
-    }
-    score(a, lanes, j, true, positions_.two_sided() ? w_.left : w_.right, sa);
-    score(z, lanes, j, n > 1, w_.right, sz);  // an interval of one key: both candidates are that key
-    for (int i = 0; i < lanes; ++i) {
-      best[i] = std::max(best[i], std::max(sa[i], sz[i]));
-      went_right[i] = !(sa[i] > sz[i]);
-      if (went_right[i]) l[i] += n / 2;
-      if (n > 1) prefetch(l[i] + n / 8);
-      if (n > 3) prefetch(l[i] + n / 4 + n / 8);
+  // Scores of 32 keys, null beyond the last lane.
+  void score_keys(const std::byte* const* keys, const float* cos, const float* sin, const std::byte* rows, float* best) const {
+    ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), cos, sin, w_.tile);
+    score(rows, best);
+  }
+
+  // Sends for a tile's two keys of the round of intervals [l, l + n).
+  void aim(int t, int n) {
+    const size_t bytes = a_.kv.row_bytes();
+    for (int i = t; i < std::min(t + kTileKeys, count_); ++i) {
+      left_[i] = key(l_[i] + n / 4);
+      prefetch_row(left_[i], bytes);
+      right_[i] = key(l_[i] + n / 2 + n / 4);
+      if (n > 1) prefetch_row(right_[i], bytes);
     }
   }
 
+  // One round of the tile that begins at lane t, for intervals [l, l + n).
+  void round(int64_t j, int t, int n) {
+    const int lanes = std::min(kTileKeys, count_ - t);
+    float sa[kTileKeys];
+    float sz[kTileKeys];
+    const float* cos = nullptr;
+    const float* sin = nullptr;
+    angles(l_ + t, n / 4, lanes, j + t, &cos, &sin);
+    score_keys(left_ + t, cos, sin, positions_.two_sided() ? w_.left : w_.right, sa);
+    if (n > 1) {
+      angles(l_ + t, n / 2 + n / 4, lanes, j + t, &cos, &sin);
+      score_keys(right_ + t, cos, sin, w_.right, sz);
+    } else {
+      score(w_.right, sz);  // both candidates are the key that the tile holds
+    }
+    for (int i = 0; i < kTileKeys; ++i) {
+      const float high = sa[i] < sz[i] ? sz[i] : sa[i];
+      best_[t + i] = best_[t + i] < high ? high : best_[t + i];
+      went_right_[t + i] = sa[i] > sz[i] ? 0 : 1;
+      l_[t + i] += went_right_[t + i] * (n / 2);
+    }
+    if (n > 1) aim(t, n / 2);
+  }
+
   // The last round of a relative scan: lanes that went one way, gathered, from the other side.
-  void other_side(int count, const int64_t* l, const bool* went_right, bool side, const std::byte* rows, float* best) {
+  void other_side(int side, const std::byte* rows) {
     int lane[kTileKeys];
-    int64_t token[kTileKeys];
+    const std::byte* keys[kTileKeys] = {};
     float s[kTileKeys];
     int n = 0;
-    for (int i = 0; i < count; ++i) {
-      if (went_right[i] == side) {
+    for (int i = 0; i < count_; ++i) {
+      if (went_right_[i] == side) {
         lane[n] = i;
-        token[n++] = l[i];
+        keys[n++] = key(l_[i]);
       }
-      if (n < kTileKeys && (i + 1 < count || n == 0)) continue;
-      score(token, n, 0, true, rows, s);
-      for (int k = 0; k < n; ++k) best[lane[k]] = std::max(best[lane[k]], s[k]);
+      if (n < kTileKeys && (i + 1 < count_ || n == 0)) continue;
+      score_keys(keys, nullptr, nullptr, rows, s);
+      for (int k = 0; k < n; ++k) best_[lane[k]] = std::max(best_[lane[k]], s[k]);
       n = 0;
+      std::fill_n(keys, kTileKeys, nullptr);
     }
   }
 
   void run_group(int64_t j, int count) {
-    int64_t l[kGroup];
-    bool went_right[kGroup];
-    float best[kGroup];
     const int chunk = a_.candidates.chunk;
-    for (int i = 0; i < count; ++i) l[i] = a_.candidates.at(item_.block, item_.kv_head, j + i);
-    std::fill_n(best, count, -std::numeric_limits<float>::infinity());
+    count_ = count;
+    for (int i = 0; i < count; ++i) l_[i] = static_cast<int32_t>(a_.candidates.at(item_.block, item_.kv_head, j + i));
+    const int whole = (count + kTileKeys - 1) / kTileKeys * kTileKeys;
+    std::fill(l_ + count, l_ + whole, 0);
+    std::fill(left_ + count, left_ + whole, nullptr);
+    std::fill(right_ + count, right_ + whole, nullptr);
+    std::fill_n(best_, whole, -std::numeric_limits<float>::infinity());
+    for (int t = 0; t < count; t += kTileKeys) aim(t, chunk);
     for (int n = chunk; n > 1 || n == chunk; n /= 2) {
-      for (int t = 0; t < count; t += kTileKeys) round(j + t, std::min(kTileKeys, count - t), n, l + t, went_right + t, best + t);
+      for (int t = 0; t < count; t += kTileKeys) round(j, t, n);
       if (n == 1) break;
     }
     prefetch_first_round(j + group());
     if (chunk > 1 && positions_.two_sided()) {
-      other_side(count, l, went_right, true, w_.left, best);
-      other_side(count, l, went_right, false, w_.right, best);
+      other_side(1, w_.left);
+      other_side(0, w_.right);
     }
     float* out = a_.scores + (item_.block * a_.heads.kv_heads + item_.kv_head) * a_.score_capacity;
-    std::copy_n(best, count, out + j);
+    std::copy_n(best_, count, out + j);
   }
 
   const TileOps& ops_;
@@ -184,6 +198,13 @@ class BlockScan {
   size_t plane_;
   ScanPositions positions_;
   int rows_ = 0;
+  // The group that descends.
+  int count_ = 0;
+  int32_t l_[kGroup];  // where each lane's interval begins
+  int32_t went_right_[kGroup];
+  float best_[kGroup];
+  const std::byte* left_[kGroup];  // the keys of each lane's next round
+  const std::byte* right_[kGroup];
 };
 
 }  // namespace
@@ -191,13 +212,17 @@ class BlockScan {
 void scan(const TileOps& ops, const ScanArgs& a) {
   std::vector<Item> items;
   int64_t most_rows = 1;
+  int64_t most = 0;
   for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
     if (a.active[b] == 0) continue;
-    const int rows = pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group();
-    const int64_t range = rows <= kFewRows ? 2 * kGroup : 8 * kGroup;
-    most_rows = std::max<int64_t>(most_rows, rows);
-    for (int h = 0; h < a.heads.kv_heads; ++h) {
-      for (int64_t j = 0; j < a.candidates.count[b]; j += range) {
+    most_rows = std::max<int64_t>(most_rows, pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group());
+    most = std::max<int64_t>(most, a.candidates.count[b]);
+  }
+  const int64_t range = most_rows <= kFewRows ? 2 * kGroup : 8 * kGroup;
+  for (int h = 0; h < a.heads.kv_heads; ++h) {
+    for (int64_t j = 0; j < most; j += range) {  // all blocks go through a range while its keys are in the cache
+      for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
+        if (a.active[b] == 0 || j >= a.candidates.count[b]) continue;
         items.push_back({static_cast<int64_t>(b), h, j, std::min<int64_t>(j + range, a.candidates.count[b])});
       }
     }

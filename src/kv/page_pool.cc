@@ -11,25 +11,41 @@
 namespace bough {
 namespace {
 
-constexpr size_t kArenaBytes = size_t{32} << 20;
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kLine = 64;
+constexpr size_t kColours = 64;  // cache lines after which the sets of a first-level cache repeat
 
 }  // namespace
 
 void PagePool::Unmap::operator()(std::byte* p) const { munmap(p, bytes); }
 
+// As many as fit, at least one: a page may be larger than an arena, but begins within its first kArenaBytes.
+size_t PagePool::pages_of_arena() const { return std::max<size_t>(1, (kArenaBytes - kColours * kLine - 64) / (stride() + sizeof(int64_t))); }
+
+int64_t& PagePool::count_of(std::byte* page) const {
+  const size_t from_base = reinterpret_cast<uintptr_t>(page) % kArenaBytes;
+  return reinterpret_cast<int64_t*>(page - from_base)[(from_base - header_bytes()) / stride()];
+}
+
 Status PagePool::grow() {
-  const size_t pages = std::max<size_t>(1, kArenaBytes / stride());
-  const size_t bytes = (pages * stride() + kHugePage - 1) / kHugePage * kHugePage;
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const size_t pages = pages_of_arena();
+  const size_t colour = arenas_.size() * pages % std::min(kColours, stride() / kLine) * kLine;
+  const size_t bytes = (header_bytes() + colour + pages * stride() + kHugePage - 1) / kHugePage * kHugePage;
+  void* memory = mmap(nullptr, bytes + kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     return Status(Code::out_of_memory, "no memory for " + std::to_string(bytes) + " more bytes of KV cache beyond the " +
                                            std::to_string(bytes_in_use()) + " in use");
   }
-  madvise(memory, bytes, MADV_HUGEPAGE);  // scans read keys far apart; a refusal costs speed only
-  arenas_.emplace_back(static_cast<std::byte*>(memory), Unmap{bytes});
+  auto* taken = static_cast<std::byte*>(memory);
+  const size_t before = (kArenaBytes - reinterpret_cast<uintptr_t>(taken) % kArenaBytes) % kArenaBytes;
+  if (before > 0) munmap(taken, before);
+  std::byte* base = taken + before;
+  if (before < kArenaBytes) munmap(base + bytes, kArenaBytes - before);
+  madvise(base, bytes, MADV_HUGEPAGE);  // scans read keys far apart; a refusal costs speed only
+  std::unique_ptr<std::byte, Unmap> arena(base, Unmap{bytes});
   free_.reserve(free_.size() + pages);
-  for (size_t i = pages; i-- > 0;) free_.push_back(static_cast<std::byte*>(memory) + i * stride());
+  arenas_.push_back(std::move(arena));
+  for (size_t i = pages; i-- > 0;) free_.push_back(base + header_bytes() + colour + i * stride());
   return {};
 }
 

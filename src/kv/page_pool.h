@@ -33,14 +33,20 @@ class PagePool {
   int64_t bytes_in_use() const { return in_use_ * static_cast<int64_t>(shape_.page_bytes()); }
 
  private:
+  // An arena: the counts of its pages, then the pages. It begins at a multiple of kArenaBytes and its pages within that distance, so
+  // that a page's address tells where its count is: counting touches no page.
+  static constexpr size_t kArenaBytes = size_t{32} << 20;
   struct Unmap {
     size_t bytes = 0;
     void operator()(std::byte* p) const;
   };
   Status grow();
-  // The number of references stands behind the page's contents.
+  size_t pages_of_arena() const;
+  size_t header_bytes() const { return (pages_of_arena() * sizeof(int64_t) + 63) / 64 * 64; }
+  // One cache line more than a page has: the same row of neighbouring pages lies in different sets of a cache. The pages of an arena
+  // begin where those of the arena before it would go on.
   size_t stride() const { return (shape_.page_bytes() + 63) / 64 * 64 + 64; }
-  int64_t& count_of(std::byte* page) const { return *reinterpret_cast<int64_t*>(page + stride() - 64); }
+  int64_t& count_of(std::byte* page) const;
 
   KvShape shape_;
   std::vector<std::unique_ptr<std::byte, Unmap>> arenas_;

@@ -54,7 +54,8 @@ struct Cache {
         store_row(x.data(), type, kDim, list.pages()[p] + at);
       }
     }
-    for (size_t p = kDifferent; p < list.pages().size(); ++p) std::copy_n(list.pages()[p % kDifferent] + begin, bytes, list.pages()[p] + begin);
+    for (size_t p = kDifferent; p < list.pages().size(); ++p)
+      std::copy_n(list.pages()[p % kDifferent] + begin, bytes, list.pages()[p] + begin);
   }
 };
 

@@ -69,7 +69,7 @@ TEST(SmolTokenizer, PiecesGiveTheTokensOfTheWhole) {
   llama_model* model = llama_model_load_from_file(BOUGH_TEST_MODEL, params);
   ASSERT_NE(model, nullptr);
   std::vector<TokenId> whole(text.size());
-  const Status status = run_on_big_stack(size_t{1} << 30, [&]() -> Status {
+  const Status status = run_on_big_stacks(size_t{1} << 30, 1, [&](int) -> Status {
     const int32_t n = llama_tokenize(llama_model_get_vocab(model), text.data(), static_cast<int32_t>(text.size()), whole.data(),
                                      static_cast<int32_t>(whole.size()), false, false);
     whole.resize(static_cast<size_t>(std::max(n, 0)));

@@ -290,7 +290,7 @@ std::string mixed_text(uint64_t seed, size_t bytes) {
 
 std::vector<TokenId> tokens_of_the_whole(const llama_vocab* vocab, const std::string& text) {
   std::vector<TokenId> out(text.size() + 8);
-  const Status status = run_on_big_stack(size_t{1} << 30, [&]() -> Status {
+  const Status status = run_on_big_stacks(size_t{1} << 30, 1, [&](int) -> Status {
     const int32_t n =
         llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), out.data(), static_cast<int32_t>(out.size()), false, false);
     out.resize(static_cast<size_t>(std::max(n, 0)));

@@ -35,7 +35,7 @@ inline void gather_rows(const Context& context, const PageTable& pages, const Kv
 
 inline void prefetch_row(const std::byte* row, size_t row_bytes) {
   for (size_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
-  __builtin_prefetch(row + row_bytes - 1);  // quantised rows begin anywhere in a cache line
+  if (row_bytes % 64 != 0) __builtin_prefetch(row + row_bytes - 1);  // such rows begin anywhere in a cache line
 }
 
 // cos then sin [pairs][32] of ranks [rank, rank + 32) of a context of `size` keys; of what is beyond its end, its last key's.

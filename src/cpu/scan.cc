@@ -3,6 +3,8 @@
 // before has already done it from the side that won, so only the other side is computed.
 #include "steps/scan.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -16,6 +18,7 @@ namespace {
 
 constexpr int kGroup = 8 * kTileKeys;     // lanes that descend together
 constexpr int kFewGroup = 2 * kTileKeys;  // with few rows: what was fetched ahead must still be in the first-level cache
+constexpr int kItemsPerThread = 8;        // at least, where there is enough to do
 constexpr int kFewRows = 16;              // pooled rows of a group's heads: decode and the tail of a prompt
 
 struct Item {
@@ -114,12 +117,16 @@ class BlockScan {
 
   // Sends for a tile's two keys of the round of intervals [l, l + n).
   void aim(int t, int n) {
-    const size_t bytes = a_.kv.row_bytes();
-    for (int i = t; i < std::min(t + kTileKeys, count_); ++i) {
-      left_[i] = key(l_[i] + n / 4);
-      prefetch_row(left_[i], bytes);
-      right_[i] = key(l_[i] + n / 2 + n / 4);
-      if (n > 1) prefetch_row(right_[i], bytes);
+    const auto bytes = static_cast<ptrdiff_t>(a_.kv.row_bytes());
+    const int end = std::min(t + kTileKeys, count_);
+    for (int i = t; i < end && n >= kPageTokens; ++i) first_[i] = key(l_[i]);
+    const ptrdiff_t left = n / 4 * bytes;
+    const ptrdiff_t right = (n / 2 + n / 4) * bytes;
+    for (int i = t; i < end; ++i) {
+      left_[i] = n <= kPageTokens ? first_[i] + left : key(l_[i] + n / 4);
+      right_[i] = n <= kPageTokens ? first_[i] + right : key(l_[i] + n / 2 + n / 4);
+      prefetch_row(left_[i], a_.kv.row_bytes());
+      if (n > 1) prefetch_row(right_[i], a_.kv.row_bytes());
     }
   }
 
@@ -138,11 +145,13 @@ class BlockScan {
     } else {
       score(w_.right, sz);  // both candidates are the key that the tile holds
     }
+    const ptrdiff_t half = n / 2 * static_cast<ptrdiff_t>(a_.kv.row_bytes());
     for (int i = 0; i < kTileKeys; ++i) {
       const float high = sa[i] < sz[i] ? sz[i] : sa[i];
       best_[t + i] = best_[t + i] < high ? high : best_[t + i];
       went_right_[t + i] = sa[i] > sz[i] ? 0 : 1;
       l_[t + i] += went_right_[t + i] * (n / 2);
+      first_[t + i] += went_right_[t + i] * half;
     }
     if (n > 1) aim(t, n / 2);
   }
@@ -172,6 +181,7 @@ class BlockScan {
     for (int i = 0; i < count; ++i) l_[i] = static_cast<int32_t>(a_.candidates.at(item_.block, item_.kv_head, j + i));
     const int whole = (count + kTileKeys - 1) / kTileKeys * kTileKeys;
     std::fill(l_ + count, l_ + whole, 0);
+    for (int i = 0; i < whole; ++i) first_[i] = key(l_[i]);
     std::fill(left_ + count, left_ + whole, nullptr);
     std::fill(right_ + count, right_ + whole, nullptr);
     std::fill_n(best_, whole, -std::numeric_limits<float>::infinity());
@@ -200,7 +210,8 @@ class BlockScan {
   int rows_ = 0;
   // The group that descends.
   int count_ = 0;
-  int32_t l_[kGroup];  // where each lane's interval begins
+  int32_t l_[kGroup];               // where each lane's interval begins
+  const std::byte* first_[kGroup];  // the key there
   int32_t went_right_[kGroup];
   float best_[kGroup];
   const std::byte* left_[kGroup];  // the keys of each lane's next round
@@ -213,12 +224,16 @@ void scan(const TileOps& ops, const ScanArgs& a) {
   std::vector<Item> items;
   int64_t most_rows = 1;
   int64_t most = 0;
+  int64_t all = 0;
   for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
     if (a.active[b] == 0) continue;
     most_rows = std::max<int64_t>(most_rows, pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group());
     most = std::max<int64_t>(most, a.candidates.count[b]);
+    all += int64_t{a.candidates.count[b]} * a.heads.kv_heads;
   }
-  const int64_t range = most_rows <= kFewRows ? 2 * kGroup : 8 * kGroup;
+  const int64_t longest = most_rows <= kFewRows ? 2 * kGroup : 8 * kGroup;
+  const int64_t even = all / (kItemsPerThread * omp_get_max_threads());
+  const int64_t range = std::clamp((even + kGroup - 1) / kGroup * kGroup, int64_t{kGroup}, longest);
   for (int h = 0; h < a.heads.kv_heads; ++h) {
     for (int64_t j = 0; j < most; j += range) {  // all blocks go through a range while its keys are in the cache
       for (size_t b = 0; b < a.batch->blocks.size(); ++b) {

@@ -20,7 +20,9 @@ constexpr size_t kColours = 64;  // cache lines after which the sets of a first-
 void PagePool::Unmap::operator()(std::byte* p) const { munmap(p, bytes); }
 
 // As many as fit, at least one: a page may be larger than an arena, but begins within its first kArenaBytes.
-size_t PagePool::pages_of_arena() const { return std::max<size_t>(1, (kArenaBytes - kColours * kLine - 64) / (stride() + sizeof(int64_t))); }
+size_t PagePool::pages_of_arena() const {
+  return std::max<size_t>(1, (kArenaBytes - kColours * kLine - 64) / (stride() + sizeof(int64_t)));
+}
 
 int64_t& PagePool::count_of(std::byte* page) const {
   const size_t from_base = reinterpret_cast<uintptr_t>(page) % kArenaBytes;

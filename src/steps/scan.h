@@ -13,7 +13,8 @@
 
 namespace bough {
 
-// Candidate chunks of every block, ascending. start == nullptr: the first stage's grid, sinks + j * chunk.
+// Candidate chunks of every block, ascending. start == nullptr: the first stage's grid, sinks + j * chunk. A chunk of at most a page lies
+// within one page.
 struct Candidates {
   const int32_t* start = nullptr;  // [nb, lh, capacity]
   const int32_t* count = nullptr;  // [nb]; all list heads of a block have equally many

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <mutex>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -23,7 +24,8 @@ constexpr size_t kMaxTextBytes = size_t{1} << 30;
 constexpr size_t kMinPieceBytes = size_t{1} << 10;
 constexpr size_t kMaxPieceBytes = size_t{64} << 10;
 constexpr size_t kStackBytes = size_t{256} << 20;
-constexpr size_t kSmallText = 2048;  // bytes that any thread's own stack has room for
+constexpr unsigned kMaxThreads = 8;
+constexpr size_t kSmallText = kMinPieceBytes;  // that any thread's own stack has room for
 
 struct FreeModel {
   void operator()(llama_model* model) const { llama_model_free(model); }
@@ -123,13 +125,27 @@ Status Tokenizer::Impl::append_tokens(std::string_view text, bool parse_special,
   return {Code::internal, "The text of " + std::to_string(text.size()) + " bytes has more tokens than can be counted."};
 }
 
+// Several threads, each every so many pieces: what a piece becomes depends on it alone.
 Status Tokenizer::Impl::append_in_pieces(std::string_view text, const TokenizeOptions& options, std::vector<TokenId>& out) const {
   const CutRules& rules = options.parse_special ? special_cuts : plain_cuts;
   const size_t limit = std::clamp(options.piece_bytes, kMinPieceBytes, kMaxPieceBytes);
+  std::vector<std::string_view> pieces;
   while (!text.empty()) {
-    const size_t bytes = first_piece(text, limit, rules);
-    BOUGH_RETURN_IF_ERROR(append_tokens(text.substr(0, bytes), options.parse_special, out));
-    text.remove_prefix(bytes);
+    pieces.push_back(text.substr(0, first_piece(text, limit, rules)));
+    text.remove_prefix(pieces.back().size());
+  }
+  const size_t threads = std::min(pieces.size(), static_cast<size_t>(std::clamp(std::thread::hardware_concurrency(), 1U, kMaxThreads)));
+  std::vector<std::vector<TokenId>> tokens(pieces.size());
+  BOUGH_RETURN_IF_ERROR(run_on_big_stacks(kStackBytes, static_cast<int>(threads), [&](int thread) -> Status {
+    for (auto i = static_cast<size_t>(thread); i < pieces.size(); i += threads) {
+      BOUGH_RETURN_IF_ERROR(append_tokens(pieces[i], options.parse_special, tokens[i]));
+      tokens[i].shrink_to_fit();
+    }
+    return {};
+  }));
+  for (std::vector<TokenId>& piece : tokens) {
+    out.insert(out.end(), piece.begin(), piece.end());
+    piece = {};
   }
   return {};
 }
@@ -214,13 +230,13 @@ Result<std::vector<TokenId>> Tokenizer::tokenize(std::string_view text, const To
   std::vector<TokenId> out;
   if (options.add_bos_as_model_says && impl_->adds_bos) out.push_back(impl_->bos);
   const size_t start = out.size();
-  const auto body = [&]() -> Status {
+  BOUGH_RETURN_IF_ERROR(run_guarded([&]() -> Status {
     std::string repaired;
     if (!is_utf8(text)) text = repaired = replace_invalid_utf8(text);
+    if (text.size() <= kSmallText) return impl_->append_tokens(text, options.parse_special, out);
     if (impl_->in_pieces) return impl_->append_in_pieces(text, options, out);
-    return impl_->append_tokens(text, options.parse_special, out);
-  };
-  BOUGH_RETURN_IF_ERROR(text.size() > kSmallText ? run_on_big_stack(kStackBytes, body) : run_guarded(body));
+    return run_on_big_stacks(kStackBytes, 1, [&](int) { return impl_->append_tokens(text, options.parse_special, out); });
+  }));
   if (options.parse_special) return out;
   const std::span<const TokenId> fresh = std::span(out).subspan(start);
   if (std::none_of(fresh.begin(), fresh.end(), [&](TokenId token) { return impl_->steers(token); })) return out;

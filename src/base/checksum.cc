@@ -1,6 +1,9 @@
 #include "base/checksum.h"
 
 #include <xxhash.h>
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // the widest vectors that this CPU has, in place of what the library was compiled for
+#endif
 
 namespace bough {
 

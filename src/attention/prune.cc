@@ -133,6 +133,22 @@ bool Pruner::all_fit(const Candidates& candidates, int64_t block, int64_t limit,
   return most <= keep && least == most;
 }
 
+// The summaries of the sequences whose blocks the first stage scores, up to the candidates that are whole.
+void Pruner::summarise(const Call& call, const Candidates& candidates) {
+  summaries_.assign(call.batch.sequences.size(), nullptr);
+  for (size_t b = 0; b < call.batch.blocks.size(); ++b) {
+    const auto seq = static_cast<size_t>(call.batch.blocks[b].seq);
+    if (active_[b] == 0 || seq >= call.states.size()) continue;
+    LayerState& state = call.state(seq);
+    state.chunk = candidates.chunk;
+    state.sinks = candidates.sinks;
+    const PageTable& pages = call.batch.sequences[seq];
+    const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
+    extend_summary(setup_->kv, pages, call.layer, candidates.chunk, candidates.sinks, whole, state.summary);
+    summaries_[seq] = &state.summary;
+  }
+}
+
 // Scores the blocks whose candidates do not all fit, and keeps the best of each list.
 void Pruner::score(const Call& call, int stage, const Candidates& candidates, int64_t keep) {
   const LayerPlan& plan = call.plan;
@@ -151,6 +167,10 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
   scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
   if (most > 0) {
     ScanArgs scan;
+    if (stage == 0) {
+      summarise(call, candidates);
+      scan.summaries = summaries_.data();
+    }
     scan.batch = &call.batch;
     scan.kv = setup_->kv;
     scan.heads = setup_->heads;

@@ -50,7 +50,8 @@ class Pruner {
  public:
   explicit Pruner(const AttentionSetup* setup) : setup_(setup) {}
 
-  // One layer. q [t, hq, d]. states: of the decode rows' sequences, [decode_rows]; their saved stage inputs are used and renewed.
+  // One layer. q [t, hq, d]. states: of the batch's first sequences, of the decode rows' at least; of decode rows their saved stage
+  // inputs are used and renewed, of all their summaries.
   // The result is valid until the next call. Blocks that see every token get w0 = 0 and no list, those of a sliding-window layer the
   // window's w0 and no sinks; of decode blocks only those in refreshed() have a list. Throws std::bad_alloc.
   BlockList run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states);
@@ -84,6 +85,7 @@ class Pruner {
   void run_tree(const Call& call);
   void run_stage(const Call& call, int stage);
   void load_inputs(const Call& call, int stage);
+  void summarise(const Call& call, const Candidates& candidates);
   static bool all_fit(const Candidates& candidates, int64_t block, int64_t limit, int64_t keep);
   void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
   void save_inputs(const Call& call, int stage);
@@ -98,6 +100,7 @@ class Pruner {
   std::vector<uint8_t> refreshed_;  // [decode_rows]
   std::vector<uint8_t> active_;     // [nb] blocks that a stage scores
   std::vector<float> scores_;
+  std::vector<const KeySummary*> summaries_;  // [sequences]
   std::vector<int64_t> keys_read_;  // [nb] of a tree
   Lists inputs_;                    // of the stage that runs
   Lists kept_;                      // its output

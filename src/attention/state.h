@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "steps/attend_cached.h"
+#include "steps/key_summary.h"
 
 namespace bough {
 
@@ -31,6 +32,9 @@ struct LayerState {
   std::vector<int32_t> selected;  // [lh, selected_count] of the last run of the last stage
   int32_t selected_count = 0;
   int64_t w0 = 0;
+  KeySummary summary;  // of the first stage's chunks
+  int chunk = 0;       // their size and where they begin
+  int64_t sinks = 0;
 };
 
 struct AttentionState {
@@ -38,11 +42,12 @@ struct AttentionState {
   std::vector<LayerState> layers;
 
   // After an append, or a rollback to `length` tokens: the next decode row refreshes everything. A set that holds one run of tokens
-  // keeps those that are still there, since their ranks stay the same.
+  // keeps those that are still there, since their ranks stay the same; so does a summary.
   void restart(int64_t length) {
     counter = 0;
     for (LayerState& layer : layers) {
       layer.searched = false;
+      if (layer.summary.chunks > 0) layer.summary.truncate(std::max<int64_t>(0, length - layer.sinks) / layer.chunk);
       if (layer.holds == LayerState::Holds::run) {
         layer.set.size = std::clamp<int64_t>(length - layer.w0, 0, layer.set.size);
       } else {

@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "cpu/cpu_bodies.h"
@@ -57,7 +58,9 @@ class BlockScan {
         block_(args.batch->blocks[static_cast<size_t>(item.block)]),
         pages_(args.batch->sequences[static_cast<size_t>(block_.seq)]),
         plane_(args.kv.k_offset(args.layer, item.kv_head)),
-        positions_(args.scan, block_, args.candidates.count[item.block], args.scan_window, args.trained_context) {}
+        positions_(args.scan, block_, args.candidates.count[item.block], args.scan_window, args.trained_context) {
+    if (args.summaries != nullptr) summary_ = args.summaries[block_.seq];
+  }
 
   void run() {
     pack_queries();
@@ -82,6 +85,11 @@ class BlockScan {
   void prefetch_first_round(int64_t j) const {
     const int chunk = a_.candidates.chunk;
     for (const int64_t end = std::min<int64_t>(j + group(), item_.end); j < end; ++j) {
+      if (summary_ != nullptr && j < summary_->chunks) {
+        prefetch_row(summary_->key(item_.kv_head, j, 0), summary_->row_bytes());
+        prefetch_row(summary_->key(item_.kv_head, j, 1), summary_->row_bytes());
+        continue;
+      }
       const int64_t l = a_.candidates.at(item_.block, item_.kv_head, j);
       prefetch_row(key(l + chunk / 4), a_.kv.row_bytes());
       prefetch_row(key(l + chunk / 2 + chunk / 4), a_.kv.row_bytes());
@@ -109,14 +117,32 @@ class BlockScan {
     ops_.max_scores(rows, rows_, a_.heads.head_dim, w_.tile, best);
   }
 
-  // Scores of 32 keys, null beyond the last lane.
-  void score_keys(const std::byte* const* keys, const float* cos, const float* sin, const std::byte* rows, float* best) const {
-    ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), cos, sin, w_.tile);
+  // Scores of 32 keys of `type`, null beyond the last lane.
+  void score_keys(const std::byte* const* keys, DType type, const float* cos, const float* sin, const std::byte* rows, float* best) const {
+    ops_.pack_keys(keys, type, a_.heads.head_dim, a_.rope->params(), cos, sin, w_.tile);
     score(rows, best);
+  }
+
+  // Are the keys of the tile at lane t taken from the summary in rounds of intervals of n?
+  bool summarised(int t, int n) const {
+    return summary_ != nullptr && j_ + std::min(t + kTileKeys, count_) <= summary_->chunks && n << summary_->rounds > a_.candidates.chunk;
+  }
+
+  void aim_at_summary(int t, int n) {
+    const int round = std::countr_zero(static_cast<unsigned>(a_.candidates.chunk / n));
+    const size_t bytes = summary_->row_bytes();
+    for (int i = t; i < std::min(t + kTileKeys, count_); ++i) {
+      const auto from = static_cast<int>(l_[i] - a_.candidates.at(item_.block, item_.kv_head, j_ + i));
+      left_[i] = summary_->key(item_.kv_head, j_ + i, summary_node(round, from / n, 0));
+      right_[i] = summary_->key(item_.kv_head, j_ + i, summary_node(round, from / n, 1));
+      prefetch_row(left_[i], bytes);
+      prefetch_row(right_[i], bytes);
+    }
   }
 
   // Sends for a tile's two keys of the round of intervals [l, l + n).
   void aim(int t, int n) {
+    if (summarised(t, n)) return aim_at_summary(t, n);
     const auto bytes = static_cast<ptrdiff_t>(a_.kv.row_bytes());
     const int end = std::min(t + kTileKeys, count_);
     for (int i = t; i < end && n >= kPageTokens; ++i) first_[i] = key(l_[i]);
@@ -131,17 +157,18 @@ class BlockScan {
   }
 
   // One round of the tile that begins at lane t, for intervals [l, l + n).
-  void round(int64_t j, int t, int n) {
+  void round(int t, int n) {
+    const DType type = summarised(t, n) ? summary_->type : a_.kv.type;
     const int lanes = std::min(kTileKeys, count_ - t);
     float sa[kTileKeys];
     float sz[kTileKeys];
     const float* cos = nullptr;
     const float* sin = nullptr;
-    angles(l_ + t, n / 4, lanes, j + t, &cos, &sin);
-    score_keys(left_ + t, cos, sin, positions_.two_sided() ? w_.left : w_.right, sa);
+    angles(l_ + t, n / 4, lanes, j_ + t, &cos, &sin);
+    score_keys(left_ + t, type, cos, sin, positions_.two_sided() ? w_.left : w_.right, sa);
     if (n > 1) {
-      angles(l_ + t, n / 2 + n / 4, lanes, j + t, &cos, &sin);
-      score_keys(right_ + t, cos, sin, w_.right, sz);
+      angles(l_ + t, n / 2 + n / 4, lanes, j_ + t, &cos, &sin);
+      score_keys(right_ + t, type, cos, sin, w_.right, sz);
     } else {
       score(w_.right, sz);  // both candidates are the key that the tile holds
     }
@@ -168,7 +195,7 @@ class BlockScan {
         keys[n++] = key(l_[i]);
       }
       if (n < kTileKeys && (i + 1 < count_ || n == 0)) continue;
-      score_keys(keys, nullptr, nullptr, rows, s);
+      score_keys(keys, a_.kv.type, nullptr, nullptr, rows, s);
       for (int k = 0; k < n; ++k) best_[lane[k]] = std::max(best_[lane[k]], s[k]);
       n = 0;
       std::fill_n(keys, kTileKeys, nullptr);
@@ -177,6 +204,7 @@ class BlockScan {
 
   void run_group(int64_t j, int count) {
     const int chunk = a_.candidates.chunk;
+    j_ = j;
     count_ = count;
     for (int i = 0; i < count; ++i) l_[i] = static_cast<int32_t>(a_.candidates.at(item_.block, item_.kv_head, j + i));
     const int whole = (count + kTileKeys - 1) / kTileKeys * kTileKeys;
@@ -187,7 +215,7 @@ class BlockScan {
     std::fill_n(best_, whole, -std::numeric_limits<float>::infinity());
     for (int t = 0; t < count; t += kTileKeys) aim(t, chunk);
     for (int n = chunk; n > 1 || n == chunk; n /= 2) {
-      for (int t = 0; t < count; t += kTileKeys) round(j, t, n);
+      for (int t = 0; t < count; t += kTileKeys) round(t, n);
       if (n == 1) break;
     }
     prefetch_first_round(j + group());
@@ -208,7 +236,9 @@ class BlockScan {
   size_t plane_;
   ScanPositions positions_;
   int rows_ = 0;
-  // The group that descends.
+  const KeySummary* summary_ = nullptr;  // of the first rounds, or null
+  // The group that descends: candidates [j_, j_ + count_).
+  int64_t j_ = 0;
   int count_ = 0;
   int32_t l_[kGroup];               // where each lane's interval begins
   const std::byte* first_[kGroup];  // the key there

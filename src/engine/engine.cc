@@ -142,22 +142,18 @@ Status Engine::Impl::step(std::span<const Slice> slices, std::vector<float>& log
       made = make_batch(slices, plan().query_block());
     }
     BOUGH_ASSIGN_OR_RETURN(const Batch batch, std::move(made));
-    std::vector<AttentionState*> states;
-    for (const Slice& slice : slices) {
-      if (slice.decode) {
-        states.push_back(&slice.sequence->attention);
-      } else {
-        slice.sequence->attention.restart(slice.sequence->length() - static_cast<int64_t>(slice.tokens.size()));
-      }
-    }
-    std::vector<SourceTally*> tallies;  // in the batch's order: decode slices first
+    std::vector<AttentionState*> states;  // in the batch's order: decode slices first
+    std::vector<SourceTally*> tallies;
     for (const bool decode : {true, false}) {
       for (const Slice& slice : slices) {
-        if (slice.decode == decode) tallies.push_back(slice.tally);
+        if (slice.decode != decode) continue;
+        if (!decode) slice.sequence->attention.restart(slice.sequence->length() - static_cast<int64_t>(slice.tokens.size()));
+        states.push_back(&slice.sequence->attention);
+        tallies.push_back(slice.tally);
       }
     }
     Status status = forward->run(batch, states, logits, tallies);
-    for (AttentionState* state : states) ++state->counter;
+    for (AttentionState* state : std::span(states).first(static_cast<size_t>(batch.decode_rows))) ++state->counter;
     if (!status.ok()) undo();
     return status;
   } catch (const std::bad_alloc&) {

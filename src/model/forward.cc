@@ -63,15 +63,16 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
   const LayerAttention own = setup_.attention_of(layer);
   const RopeTable& rope = ropes_[static_cast<size_t>(own.rope)];
   bodies.kv_write({&batch, setup_.kv, layer, act_.k.data(), act_.v.data()});
+  const std::span<AttentionState* const> decoding = states.first(static_cast<size_t>(batch.decode_rows));
   const BlockList lists = pruner_.run(batch, layer, act_.q.data(), rope, states);
   if (observer_) observer_({setup_, batch, layer, act_.q.data(), lists, rope});
   if (batch.decode_rows > 0) {
-    BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope, states));
+    BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope, decoding));
   }
-  const Mass* mass = watch.prepare(layer, lists, states);
+  const Mass* mass = watch.prepare(layer, lists, decoding);
   if (batch.decode_rows > 0) {
     std::vector<const WorkingSet*> sets;
-    for (const AttentionState* state : states) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
+    for (const AttentionState* state : decoding) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
     bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope, own.sliding_window, act_.o.data(), mass});
   }
   bodies.attend({&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope, own.sliding_window,

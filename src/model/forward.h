@@ -20,8 +20,8 @@ class Forward {
   // config and weights must outlive this object. packed_budget: bytes of dequantised weights that may be kept for prefill.
   Forward(const ModelConfig* config, const Weights* weights, AttentionSetup setup, size_t packed_budget);
 
-  // Reads the batch's rows into the pages and leaves [logit_rows, vocab] in `logits`. states: the attention states of the decode rows'
-  // sequences, in row order. Throws std::bad_alloc. Errors: out_of_memory.
+  // Reads the batch's rows into the pages and leaves [logit_rows, vocab] in `logits`. states: of the batch's sequences, the
+  // decode rows' first. Throws std::bad_alloc. Errors: out_of_memory.
   // tallies: by sequence of the batch, null where no row is watched, or none at all.
   Status run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits,
              std::span<SourceTally* const> tallies = {});

@@ -8,6 +8,7 @@
 
 #include <bit>
 
+#include "steps/key_summary.h"
 #include "steps/rope.h"
 #include "steps/scan_positions.h"
 
@@ -43,7 +44,8 @@ struct ScanArgs {
   int64_t scan_window = 0;          // window - first chunk: the distance at which a relative scan compares
   int64_t trained_context = 0;      // positions of the other scans stay below this
   const RopeTable* rope = nullptr;  // covers scan_window + 2, and trained_context where the scan turns keys
-  float* scores = nullptr;          // [nb, hkv, score_capacity] out
+  const KeySummary* const* summaries = nullptr;  // [sequences] of the grid of candidates, entries may be null; or null
+  float* scores = nullptr;                       // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;
 };
 

@@ -1,0 +1,59 @@
+// KeySummary: the keys of one sequence and layer that the first rounds of every first-stage search score, side by side. Those rounds
+// always look at the same keys of a chunk: 2 in the first, 4 in the second, and so on. A search takes them from here, one after another,
+// where the pages would have to be reached in as many places; the keys and so the scores are the same.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "bough/types.h"
+#include "steps/shape.h"
+
+namespace bough {
+
+// Rounds whose keys are kept: as many as an eighth of a chunk's keys have room for.
+constexpr int summary_rounds(int chunk) {
+  int rounds = 0;
+  while (2 * ((2 << rounds) - 1) * 8 <= chunk) ++rounds;
+  return rounds;
+}
+
+// In round r a search looks at interval i of the 2^r that a chunk divides into, on the left (0) and on the right (1).
+constexpr int summary_node(int round, int interval, int side) { return 2 * ((1 << round) - 1 + interval) + side; }
+
+// The place in its chunk of that key.
+constexpr int summary_offset(int chunk, int round, int interval, int side) {
+  const int n = chunk >> round;
+  return interval * n + (side == 0 ? n / 4 : n / 2 + n / 4);
+}
+
+// Keys as f32 where the cache is f32, else as the bf16 that every other type reads as.
+struct KeySummary {
+  static constexpr int kTile = 32;  // chunks whose keys of one node are side by side
+
+  int64_t chunks = 0;  // held: [sinks, sinks + chunks * chunk) of the sequence
+  int rounds = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  DType type = DType::bf16;
+  std::vector<std::unique_ptr<std::byte[]>> tiles;  // each [kv head][node][kTile] rows
+
+  int nodes() const { return 2 * ((1 << rounds) - 1); }
+  size_t row_bytes() const { return bytes_of(type, static_cast<size_t>(head_dim)); }
+  size_t tile_bytes() const { return row_bytes() * static_cast<size_t>(kTile * kv_heads * nodes()); }
+  // REQUIRES: index < chunks.
+  std::byte* key(int head, int64_t index, int node) const {
+    const auto row = static_cast<size_t>((head * nodes() + node) * kTile + index % kTile);
+    return tiles[static_cast<size_t>(index / kTile)].get() + row * row_bytes();
+  }
+  // Forgets chunks beyond the first `count`.
+  void truncate(int64_t count);
+};
+
+// Copies the keys of chunks up to `chunks`, each whole in the pages, that the summary does not hold yet. Throws std::bad_alloc; what it
+// held stays.
+void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int64_t sinks, int64_t chunks, KeySummary& summary);
+
+}  // namespace bough

@@ -116,7 +116,7 @@ void measure(const std::string& step, const AttentionBodies& body, DType type, d
     processor += static_cast<double>(std::clock() - processor_begin) / CLOCKS_PER_SEC;
   }
   std::sort(seconds.begin(), seconds.end());
-  std::printf("%-34s %-12s kv %-5s best %9.3f ms  median %9.3f ms  %8.1f GFLOP/s  %7.1f a core  checksum %.6g\n", step.c_str(),
+  std::printf("%-42s %-12s kv %-5s best %9.3f ms  median %9.3f ms  %8.1f GFLOP/s  %7.1f a core  checksum %.6g\n", step.c_str(),
               std::string(body.name).c_str(), name_of(type), seconds.front() * 1e3, seconds[seconds.size() / 2] * 1e3,
               flops / seconds.front() * 1e-9, flops * static_cast<double>(seconds.size()) / processor * 1e-9, checksum(result));
   std::fflush(stdout);
@@ -142,6 +142,7 @@ struct ScanShape {
   int stride;
   bool grid;
   Scan scan;
+  bool summary = false;
 };
 
 void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& queries, const ScanShape& shape, int runs) {
@@ -166,11 +167,18 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   args.rope = &rope;
   args.scores = scores.data();
   args.score_capacity = shape.chunks;
+  KeySummary summary;
+  const KeySummary* const summaries[] = {&summary};
+  if (shape.summary) {
+    extend_summary(cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, kSinks, shape.chunks, summary);
+    args.summaries = summaries;
+  }
   const int rows = pooled_rows(queries.batch.blocks[0], shape.stride, Pool::mean);
   const double probes = 2.0 * (1 + std::log2(shape.chunk)) * static_cast<double>(shape.chunks);
   const double flops = 2.0 * kDim * probes * rows * kHeads * static_cast<double>(blocks);
   const std::string step = "scan " + std::to_string(shape.chunks) + "x" + std::to_string(shape.chunk) + " rows " + std::to_string(rows) +
-                           (shape.scan == Scan::relative ? " relative" : " indexed") + " x" + std::to_string(blocks);
+                           (shape.scan == Scan::relative ? " relative" : " indexed") + (shape.summary ? " summary x" : " x") +
+                           std::to_string(blocks);
   measure(step, body, cache.shape.type, flops, runs, scores, [&] { body.scan(args); });
 }
 
@@ -254,8 +262,9 @@ void bench_body(const AttentionBodies& body, const Cache& cache, int runs) {
   const Queries prefill(cache, oracle ? 1 : 8, 64);
   const Queries decode(cache, 1, 1);
   const Queries tail(cache, oracle ? 1 : 40, 1);
-  for (const ScanShape& shape : {ScanShape{2048, 64, 4, true, Scan::relative}, ScanShape{1024, 16, 4, false, Scan::relative},
-                                 ScanShape{1024, 8, 1, false, Scan::relative}, ScanShape{1024, 8, 1, false, Scan::chunk_indexed}}) {
+  for (const ScanShape& shape : {ScanShape{2048, 64, 4, true, Scan::relative}, ScanShape{2048, 64, 4, true, Scan::relative, true},
+                                 ScanShape{1024, 16, 4, false, Scan::relative}, ScanShape{1024, 8, 1, false, Scan::relative},
+                                 ScanShape{1024, 8, 1, false, Scan::chunk_indexed}}) {
     bench_scan(body, cache, prefill, shape, oracle ? 1 : runs);
     bench_scan(body, cache, decode, shape, oracle ? 1 : runs);
     bench_scan(body, cache, tail, shape, oracle ? 1 : runs);

@@ -101,9 +101,9 @@ class Pruner {
   std::vector<uint8_t> active_;     // [nb] blocks that a stage scores
   std::vector<float> scores_;
   std::vector<const KeySummary*> summaries_;  // [sequences]
-  std::vector<int64_t> keys_read_;  // [nb] of a tree
-  Lists inputs_;                    // of the stage that runs
-  Lists kept_;                      // its output
+  std::vector<int64_t> keys_read_;            // [nb] of a tree
+  Lists inputs_;                              // of the stage that runs
+  Lists kept_;                                // its output
   int64_t chunks_scored_ = 0;
   int64_t keys_touched_ = 0;
 };

@@ -41,9 +41,9 @@ struct ScanArgs {
   int query_stride = 1;
   Pool pool = Pool::mean;
   Scan scan = Scan::relative;
-  int64_t scan_window = 0;          // window - first chunk: the distance at which a relative scan compares
-  int64_t trained_context = 0;      // positions of the other scans stay below this
-  const RopeTable* rope = nullptr;  // covers scan_window + 2, and trained_context where the scan turns keys
+  int64_t scan_window = 0;                       // window - first chunk: the distance at which a relative scan compares
+  int64_t trained_context = 0;                   // positions of the other scans stay below this
+  const RopeTable* rope = nullptr;               // covers scan_window + 2, and trained_context where the scan turns keys
   const KeySummary* const* summaries = nullptr;  // [sequences] of the grid of candidates, entries may be null; or null
   float* scores = nullptr;                       // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;

@@ -25,7 +25,7 @@ constexpr int kFewRows = 16;              // pooled rows of a group's heads: dec
 struct Item {
   int64_t block;
   int kv_head;
-  int64_t begin;  // candidates [begin, end); begin is a multiple of kGroup
+  int64_t begin;  // candidates [begin, end); begin is a multiple of 32
   int64_t end;
 };
 
@@ -255,15 +255,18 @@ void scan(const TileOps& ops, const ScanArgs& a) {
   int64_t most_rows = 1;
   int64_t most = 0;
   int64_t all = 0;
+  int blocks = 0;
   for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
     if (a.active[b] == 0) continue;
     most_rows = std::max<int64_t>(most_rows, pooled_rows(a.batch->blocks[b], a.query_stride, a.pool) * a.heads.group());
     most = std::max<int64_t>(most, a.candidates.count[b]);
     all += int64_t{a.candidates.count[b]} * a.heads.kv_heads;
+    ++blocks;
   }
-  const int64_t longest = most_rows <= kFewRows ? 2 * kGroup : 8 * kGroup;
+  // What one block has fetched is still in the second-level cache when the next one comes.
+  const int64_t longest = most_rows > kFewRows ? kGroup : blocks > 1 ? 2 * kFewGroup : 8 * kFewGroup;
   const int64_t even = all / (kItemsPerThread * omp_get_max_threads());
-  const int64_t range = std::clamp((even + kGroup - 1) / kGroup * kGroup, int64_t{kGroup}, longest);
+  const int64_t range = std::clamp((even + kFewGroup - 1) / kFewGroup * kFewGroup, int64_t{2 * kFewGroup}, longest);
   for (int h = 0; h < a.heads.kv_heads; ++h) {
     for (int64_t j = 0; j < most; j += range) {  // all blocks go through a range while its keys are in the cache
       for (size_t b = 0; b < a.batch->blocks.size(); ++b) {

@@ -145,7 +145,8 @@ class BlockScan {
     if (summarised(t, n)) return aim_at_summary(t, n);
     const auto bytes = static_cast<ptrdiff_t>(a_.kv.row_bytes());
     const int end = std::min(t + kTileKeys, count_);
-    for (int i = t; i < end && n >= kPageTokens; ++i) first_[i] = key(l_[i]);
+    const bool may_have_moved = n >= kPageTokens || summarised(t, 2 * n);  // to another page
+    for (int i = t; i < end && may_have_moved; ++i) first_[i] = key(l_[i]);
     const ptrdiff_t left = n / 4 * bytes;
     const ptrdiff_t right = (n / 2 + n / 4) * bytes;
     for (int i = t; i < end; ++i) {

@@ -93,7 +93,8 @@ Grid candidates_of(const Batch& batch, const ScanSpec& spec) {
   return grid;
 }
 
-std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Grid& grid, const RopeTable& rope) {
+std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Grid& grid, const RopeTable& rope,
+                        const KeySummary* const* summaries) {
   std::vector<float> scores(static_cast<size_t>(input.nb() * c.shape().kv_heads * grid.spec.most), 7.0F);
   ScanArgs args;
   args.batch = &input.batch;
@@ -109,6 +110,7 @@ std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, con
   args.scan_window = grid.spec.window;
   args.trained_context = grid.spec.limit;
   args.rope = &rope;
+  args.summaries = summaries;
   args.scores = scores.data();
   args.score_capacity = grid.spec.most;
   body.scan(args);

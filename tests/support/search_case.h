@@ -68,7 +68,8 @@ struct Grid {
 Grid candidates_of(const Batch& batch, const ScanSpec& spec);
 
 // [nb, hkv, most], 7 where nothing was written.
-std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Grid& grid, const RopeTable& rope);
+std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Grid& grid, const RopeTable& rope,
+                        const KeySummary* const* summaries = nullptr);
 
 class ScanDefinition {
  public:

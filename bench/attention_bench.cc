@@ -44,18 +44,18 @@ struct Cache {
     if (!list.extend(kTokens).ok()) std::exit(1);
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
-    constexpr size_t kDifferent = 61;  // pages; the others repeat them
+    constexpr size_t different = 61;  // pages; the others repeat them
     std::vector<float> x(kDim);
     const size_t begin = shape.k_offset(kLayer, 0);
     const size_t bytes = 2 * shape.plane_bytes();
-    for (size_t p = 0; p < kDifferent; ++p) {
+    for (size_t p = 0; p < different; ++p) {
       for (size_t at = begin; at < begin + bytes; at += shape.row_bytes()) {
         for (float& e : x) e = normal(random);
         store_row(x.data(), type, kDim, list.pages()[p] + at);
       }
     }
-    for (size_t p = kDifferent; p < list.pages().size(); ++p)
-      std::copy_n(list.pages()[p % kDifferent] + begin, bytes, list.pages()[p] + begin);
+    for (size_t p = different; p < list.pages().size(); ++p)
+      std::copy_n(list.pages()[p % different] + begin, bytes, list.pages()[p] + begin);
   }
 };
 
@@ -189,11 +189,11 @@ struct Selection {
   std::vector<int32_t> start;
 
   explicit Selection(const Queries& queries) {
-    constexpr int64_t kSelected = (kContext - kSinks - kWindow) / 8;
+    constexpr int64_t selected = (kContext - kSinks - kWindow) / 8;
     const auto blocks = static_cast<int64_t>(queries.batch.blocks.size());
     for (const QueryBlock& block : queries.batch.blocks) w0.push_back(window_start(block.r0, block.r1(), kSinks, kWindow, 8));
-    count.assign(static_cast<size_t>(blocks), static_cast<int32_t>(kSelected));
-    start = random_starts(blocks, kSelected, 8);
+    count.assign(static_cast<size_t>(blocks), static_cast<int32_t>(selected));
+    start = random_starts(blocks, selected, 8);
   }
   BlockList view() const { return {w0.data(), start.data(), count.data(), 1, count[0], 8, kSinks}; }
 };

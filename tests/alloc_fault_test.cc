@@ -68,7 +68,7 @@ void* allocate_or_throw(size_t bytes, size_t alignment = 1) {
 [[gnu::noinline]] void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
 
 // llama.cpp's vocabulary loader drops what it holds when it throws.
-extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions();  // NOLINT(bugprone-reserved-identifier,readability-identifier-naming): its name
 extern "C" const char* __lsan_default_suppressions() { return "leak:gguf_init_from_\nleak:ggml_init\nleak:llama_model_load\n"; }
 
 namespace bough {

@@ -16,7 +16,6 @@ namespace {
 
 using test::AttentionCase;
 using test::BodyCase;
-using test::CaseShape;
 using test::Grid;
 using test::Input;
 using test::ScanSpec;

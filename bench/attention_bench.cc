@@ -45,15 +45,16 @@ struct Cache {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     constexpr size_t different = 61;  // pages; the others repeat them
+    PageTable table = list.table();
     std::vector<float> x(kDim);
-    const size_t begin = shape.k_offset(kLayer, 0);
-    const size_t bytes = 2 * shape.plane_bytes();
-    for (size_t p = 0; p < different; ++p) {
-      for (size_t at = begin; at < begin + bytes; at += shape.row_bytes()) {
+    for (int64_t token = 0; token < static_cast<int64_t>(different * kPageTokens); ++token) {
+      for (int plane = 0; plane < 2 * kKvHeads; ++plane) {
         for (float& e : x) e = normal(random);
-        store_row(x.data(), type, kDim, list.pages()[p] + at);
+        store_token(shape, table, plane % 2 == 0 ? shape.k_offset(kLayer, plane / 2) : shape.v_offset(kLayer, plane / 2), token, x.data());
       }
     }
+    const size_t bytes = 2 * shape.plane_bytes();
+    const size_t begin = bytes * kLayer;
     for (size_t p = different; p < list.pages().size(); ++p)
       std::copy_n(list.pages()[p % different] + begin, bytes, list.pages()[p] + begin);
   }

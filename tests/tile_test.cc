@@ -70,13 +70,14 @@ StoredRows stored_rows(DType type, int d, int first_missing, uint64_t seed) {
   StoredRows s;
   auto random = random_of(seed, d, first_missing);
   s.values = normal_floats(random, int64_t{32} * d);
-  const size_t bytes = bytes_of(type, static_cast<size_t>(d));
-  s.data.resize(32 * bytes);
+  const size_t bytes = kv_row_bytes(type, d), mean = kv_mean_bytes(type, d);
+  s.data.resize(mean + 32 * bytes);
+  for (size_t i = 0; i < mean / 2; ++i) store_element(s.data.data(), i, DType::bf16, 2.0F * std::sin(static_cast<float>(i)));
   for (int r = 0; r < 32; ++r) {
     const bool missing = r >= first_missing || (first_missing < 32 && r == 3);
-    std::byte* row = s.data.data() + static_cast<size_t>(r) * bytes;
+    std::byte* row = s.data.data() + mean + static_cast<size_t>(r) * bytes;
     float* x = &s.values[static_cast<size_t>(r * d)];
-    store_row(x, type, d, row);
+    store_row(x, type, d, r, row);
     s.rows.push_back(missing ? nullptr : row);
     if (missing) {
       std::fill_n(x, d, 0.0F);

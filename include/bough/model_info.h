@@ -31,9 +31,10 @@ struct ModelInfo {
   std::string weight_types;   // for example "Q4_1, Q8_0, F32"
   std::string chat_template;  // empty when the file has none
 
-  // Bytes that one token takes in the KV cache.
+  // Bytes that one token takes in the KV cache: the 64th part of a page, rounded up.
   int64_t kv_bytes_per_token(DType kv) const {
-    return int64_t{2} * layers * kv_heads * static_cast<int64_t>(bytes_of(kv, static_cast<size_t>(head_dim)));
+    const int64_t page = int64_t{2} * layers * kv_heads * static_cast<int64_t>(kv_head_bytes(kv, head_dim));
+    return (page + kPageTokens - 1) / kPageTokens;
   }
 };
 

@@ -45,6 +45,9 @@ inline Group scaled(__m512i codes, const std::byte* scale_at) {
           _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(codes, 1))), scale)};
 }
 
+// 16 bf16 as floats.
+inline __m512 widened(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+
 inline void butterfly(Group& x, Group& y) {
   const Group sum{_mm512_add_ps(x.a, y.a), _mm512_add_ps(x.b, y.b)};
   y = {_mm512_sub_ps(x.a, y.a), _mm512_sub_ps(x.b, y.b)};
@@ -92,7 +95,11 @@ inline __attribute__((always_inline)) void load_bf16(const std::byte* row, int d
       butterfly(x[0], x[2]);
       butterfly(x[1], x[3]);
     }
+    const std::byte* mean = mean_of(row, d) + static_cast<ptrdiff_t>(first) * 2;
     for (int g = 0; g < 4 && mask[g] != 0; ++g) {
+      const __m512i means = _mm512_maskz_loadu_epi16(mask[g], mean + static_cast<ptrdiff_t>(g) * kQuantGroup * 2);
+      x[g].a = _mm512_add_ps(x[g].a, widened(_mm512_castsi512_si256(means)));
+      x[g].b = _mm512_add_ps(x[g].b, widened(_mm512_extracti64x4_epi64(means, 1)));
       out[g] = _mm512_maskz_mov_epi16(mask[g], reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(x[g].b, x[g].a)));
     }
   }

@@ -11,7 +11,7 @@
 
 #include "attention/observer.h"
 #include "base/check.h"
-#include "steps/convert.h"
+#include "steps/kv_row.h"
 
 namespace bough::eval {
 namespace {
@@ -64,8 +64,7 @@ class MassMeter {
     std::vector<float> row(static_cast<size_t>(kv.head_dim));
     keys_.resize(row.size() * static_cast<size_t>(end));
     for (int64_t t = 0; t < end; ++t) {
-      const std::byte* stored = pages.row(t, kv.k_offset(v.layer, kv_head), kv.row_bytes());
-      for (size_t i = 0; i < row.size(); ++i) row[i] = load_element(stored, i, kv.type);
+      load_row(pages.row(t, kv.k_offset(v.layer, kv_head), kv.row_bytes()), kv.type, kv.head_dim, row.data());
       if (true_positions_) turn(v.rope, t, row.size(), row.data());
       for (size_t i = 0; i < row.size(); ++i) keys_[i * static_cast<size_t>(end) + static_cast<size_t>(t)] = row[i];
     }

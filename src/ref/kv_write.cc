@@ -10,8 +10,8 @@ void kv_write(const KvWriteArgs& args) {
     PageTable pages = args.batch->sequences[static_cast<size_t>(args.batch->row_seq[r])];
     for (int head = 0; head < s.kv_heads; ++head) {
       const int64_t from = (row * s.kv_heads + head) * s.head_dim;
-      store_row(args.k + from, s.type, s.head_dim, pages.row(args.batch->positions[r], s.k_offset(args.layer, head), s.row_bytes()));
-      store_row(args.v + from, s.type, s.head_dim, pages.row(args.batch->positions[r], s.v_offset(args.layer, head), s.row_bytes()));
+      store_token(s, pages, s.k_offset(args.layer, head), args.batch->positions[r], args.k + from);
+      store_token(s, pages, s.v_offset(args.layer, head), args.batch->positions[r], args.v + from);
     }
   }
 }

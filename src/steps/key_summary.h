@@ -41,7 +41,7 @@ struct KeySummary {
   std::vector<std::unique_ptr<std::byte[]>> tiles;  // each [kv head][node][kTile] rows
 
   int nodes() const { return 2 * ((1 << rounds) - 1); }
-  size_t row_bytes() const { return bytes_of(type, static_cast<size_t>(head_dim)); }
+  size_t row_bytes() const { return kv_row_bytes(type, head_dim); }
   size_t tile_bytes() const { return row_bytes() * static_cast<size_t>(kTile * kv_heads * nodes()); }
   // REQUIRES: index < chunks.
   std::byte* key(int head, int64_t index, int node) const {

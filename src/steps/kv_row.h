@@ -1,12 +1,16 @@
 // One row of the KV cache, a key or a value of one token and head, in any KV type:
 //   f32, bf16   the elements
 //   i8, i4      the codes of all elements, then a bf16 scale for each group of 32 of them (the last group may be smaller);
-//               i4 has elements 2i and 2i + 1 in the low and the high half of byte i, as code + 8.
-// An element reads as code * scale rounded to bf16. A quantised row depends on its own elements alone: no slice cut, rollback or
-// neighbour changes a bit of it.
+//               i4 has elements 2i and 2i + 1 in the low and the high half of byte i, as code + 8, and after the scales the row's
+//               place in its page, one byte.
+// An element of i8 reads as code * scale rounded to bf16. A quantised row depends on its own elements and, in i4, on the pages before
+// its own: no slice cut, rollback or neighbour changes a bit of it.
 //
-// A few channels of a key are far larger than the others and would take all 16 levels of their group. So a row of i4 is transformed by
-// a Hadamard matrix H before it is quantised, which spreads every channel over all; H is its own inverse up to a factor.
+// Sixteen levels need help. Most of a key is the mean of all keys, which hardly moves along a text: the rows of a page and head are
+// stored relative to the mean [d] of the page before as it reads back, zeros in the first page, which is kept as bf16 before them. What
+// is left has channels that are far larger than the others and would take all levels of their group: it is transformed by a Hadamard
+// matrix H before it is quantised, which spreads every channel over all; H is its own inverse up to a factor. So a row of i4 reads as
+// mean + H (code * scale) rounded to bf16.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +20,7 @@
 #include <limits>
 
 #include "steps/convert.h"
+#include "steps/shape.h"
 
 namespace bough {
 
@@ -71,19 +76,27 @@ constexpr int groups_of(int n) { return (n + kQuantGroup - 1) / kQuantGroup; }
 inline size_t codes_offset(DType type, int first) { return static_cast<size_t>(type == DType::i8 ? first : first / 2); }
 inline size_t scales_offset(DType type, int d, int first) { return codes_offset(type, d) + static_cast<size_t>(groups_of(first)) * 2; }
 
-// Stores x [d]. d is even.
-inline void store_row(const float* x, DType type, int d, std::byte* row) {
+// The mean [d], as bf16, that a row of i4 is relative to.
+inline const std::byte* mean_of(const std::byte* row, int d) {
+  const size_t bytes = kv_row_bytes(DType::i4, d);
+  return row - std::to_integer<size_t>(row[bytes - 1]) * bytes - kv_mean_bytes(DType::i4, d);
+}
+
+// Stores x [d] as row `place` of its page. REQUIRES: d is even; in i4 the page has its mean.
+inline void store_row(const float* x, DType type, int d, int place, std::byte* row) {
   if (type == DType::f32 || type == DType::bf16) {
     for (int i = 0; i < d; ++i) store_element(row, static_cast<size_t>(i), type, x[i]);
     return;
   }
+  if (type == DType::i4) row[kv_row_bytes(type, d) - 1] = static_cast<std::byte>(place);
   const int size = hadamard_size(d);
   for (int first = 0; first < d; first += kRowBlock) {
     const int n = std::min(kRowBlock, d - first);
     float y[kRowBlock];
     std::copy_n(x + first, n, y);
     if (type == DType::i4) {
-      for (int i = 0; i < n; ++i) y[i] /= static_cast<float>(size);
+      const std::byte* mean = mean_of(row, d) + static_cast<ptrdiff_t>(first) * 2;
+      for (int i = 0; i < n; ++i) y[i] = (y[i] - load_element(mean, static_cast<size_t>(i), DType::bf16)) / static_cast<float>(size);
       for (int half = 1; half < size; half *= 2) hadamard_stage(n, half, y);
     }
     int8_t codes[kRowBlock];
@@ -128,11 +141,58 @@ inline void load_block(const std::byte* row, DType type, int d, int first, float
     out[i] = static_cast<float>(codes[i]) * from_bf16(scale);
   }
   for (int half = kQuantGroup; half < size; half *= 2) hadamard_stage(n, half, out);
+  if (type == DType::i4) {
+    const std::byte* mean = mean_of(row, d) + static_cast<ptrdiff_t>(first) * 2;
+    for (int i = 0; i < n; ++i) out[i] += load_element(mean, static_cast<size_t>(i), DType::bf16);
+  }
   for (int i = 0; i < n; ++i) out[i] = rounded(out[i], DType::bf16);
 }
 
 inline void load_row(const std::byte* row, DType type, int d, float* out) {
   for (int first = 0; first < d; first += kRowBlock) load_block(row, type, d, first, out + first);
+}
+
+// Writes the mean that the rows of an i4 page are relative to: that of the page before, zeros if there is none. A channel that is not
+// finite there counts as zero, so that it spoils no page but its own. `rows` and `before` are the first rows of the two pages.
+inline void store_mean(const std::byte* before, int d, std::byte* rows) {
+  std::byte* mean = rows - kv_mean_bytes(DType::i4, d);
+  for (int first = 0; first < d; first += kRowBlock) {
+    const int n = std::min(kRowBlock, d - first);
+    float sum[kRowBlock] = {};
+    for (int token = 0; before != nullptr && token < kPageTokens; ++token) {
+      float x[kRowBlock];
+      load_block(before + static_cast<size_t>(token) * kv_row_bytes(DType::i4, d), DType::i4, d, first, x);
+      for (int i = 0; i < n; ++i) sum[i] += x[i];
+    }
+    for (int i = 0; i < n; ++i) {
+      const float x = sum[i] / kPageTokens;
+      store_element(mean, static_cast<size_t>(first + i), DType::bf16, std::isfinite(x) ? x : 0.0F);
+    }
+  }
+}
+
+// Whether every row of the page knows its place, so that its mean is found. Pages that come from outside are to be asked.
+inline bool places_hold(const KvShape& shape, const std::byte* page) {
+  if (shape.type != DType::i4) return true;
+  const size_t last = shape.row_bytes() - 1;
+  for (int plane = 0; plane < 2 * shape.kv_heads * shape.layers; ++plane) {
+    const std::byte* rows = page + static_cast<size_t>(plane) * shape.head_bytes() + kv_mean_bytes(shape.type, shape.head_dim);
+    for (size_t place = 0; place < kPageTokens; ++place) {
+      if (std::to_integer<size_t>(rows[place * shape.row_bytes() + last]) != place) return false;
+    }
+  }
+  return true;
+}
+
+// Stores x [d] as the row of `token`. REQUIRES: the rows of the tokens before it are stored, as far as they lie in its page or, for the
+// first token of a page, in the page before.
+inline void store_token(const KvShape& shape, PageTable& pages, size_t plane, int64_t token, const float* x) {
+  const int place = static_cast<int>(token % kPageTokens);
+  std::byte* row = pages.row(token, plane, shape.row_bytes());
+  if (shape.type == DType::i4 && place == 0) {
+    store_mean(token == 0 ? nullptr : pages.row(token - kPageTokens, plane, shape.row_bytes()), shape.head_dim, row);
+  }
+  store_row(x, shape.type, shape.head_dim, place, row);
 }
 
 }  // namespace bough

@@ -9,22 +9,20 @@
 
 namespace bough {
 
-inline constexpr int kPageTokens = 64;
-
-// The KV cache of one model: a page holds 64 tokens of every layer, per layer K then V, each [kv head][token] rows of d elements as
-// kv_row.h lays them out, keys un-rotated.
+// The KV cache of one model: a page holds 64 tokens of every layer, per layer K then V, each per KV head what all rows share, then the
+// tokens' rows of d elements, as kv_row.h lays them out, keys un-rotated. A plane's offset is that of its first row.
 struct KvShape {
   DType type = DType::bf16;
   int layers = 0;
   int kv_heads = 0;
   int head_dim = 0;
 
-  size_t row_bytes() const { return bytes_of(type, static_cast<size_t>(head_dim)); }
-  size_t head_bytes() const { return row_bytes() * kPageTokens; }
+  size_t row_bytes() const { return kv_row_bytes(type, head_dim); }
+  size_t head_bytes() const { return kv_head_bytes(type, head_dim); }
   size_t plane_bytes() const { return head_bytes() * static_cast<size_t>(kv_heads); }
   size_t page_bytes() const { return plane_bytes() * 2 * static_cast<size_t>(layers); }
   size_t k_offset(int layer, int head) const {
-    return plane_bytes() * 2 * static_cast<size_t>(layer) + head_bytes() * static_cast<size_t>(head);
+    return plane_bytes() * 2 * static_cast<size_t>(layer) + head_bytes() * static_cast<size_t>(head) + kv_mean_bytes(type, head_dim);
   }
   size_t v_offset(int layer, int head) const { return k_offset(layer, head) + plane_bytes(); }
 };

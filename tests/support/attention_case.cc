@@ -70,8 +70,8 @@ void AttentionCase::fill(int sequence) {
   for (int64_t token = 0; token < table.length; ++token) {
     for (int head = 0; head < shape_.kv_heads; ++head) {
       const std::vector<float> x = normal_floats(random, int64_t{2} * shape_.d);
-      store_row(x.data(), shape_.type, shape_.d, table.row(token, kv.k_offset(shape_.layer, head), kv.row_bytes()));
-      store_row(x.data() + shape_.d, shape_.type, shape_.d, table.row(token, kv.v_offset(shape_.layer, head), kv.row_bytes()));
+      store_token(kv, table, kv.k_offset(shape_.layer, head), token, x.data());
+      store_token(kv, table, kv.v_offset(shape_.layer, head), token, x.data() + shape_.d);
     }
   }
 }
@@ -92,7 +92,8 @@ std::vector<float> AttentionCase::stored(int sequence, int64_t token, int kv_hea
 
 void AttentionCase::set_key(int sequence, int64_t token, int kv_head, std::span<const float> key) {
   const KvShape kv = shape_.kv();
-  store_row(key.data(), shape_.type, shape_.d, pages(sequence).row(token, kv.k_offset(shape_.layer, kv_head), kv.row_bytes()));
+  std::byte* row = pages(sequence).row(token, kv.k_offset(shape_.layer, kv_head), kv.row_bytes());
+  store_row(key.data(), shape_.type, shape_.d, static_cast<int>(token % kPageTokens), row);
 }
 
 Input AttentionCase::input(std::span<const int> which) const {

@@ -46,9 +46,7 @@ class Plane {
 
  private:
   std::byte* row(int place) { return &bytes_[kv_mean_bytes(type_, d_) + static_cast<size_t>(place) * kv_row_bytes(type_, d_)]; }
-  const std::byte* row(int place) const {
-    return &bytes_[kv_mean_bytes(type_, d_) + static_cast<size_t>(place) * kv_row_bytes(type_, d_)];
-  }
+  const std::byte* row(int place) const { return &bytes_[kv_mean_bytes(type_, d_) + static_cast<size_t>(place) * kv_row_bytes(type_, d_)]; }
 
   DType type_;
   int d_;

@@ -102,7 +102,7 @@ TEST_P(SessionFileTypes, KeptEqualsNeverSaved) {
   EXPECT_TRUE(same_bits(go_on(*restored(*engine, folder / "s", 2111), text), expected));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, SessionFileTypes, testing::Values(DType::f32, DType::bf16),
+INSTANTIATE_TEST_SUITE_P(Types, SessionFileTypes, testing::Values(DType::f32, DType::bf16, DType::i4),
                          [](const auto& info) { return name_of(info.param); });
 
 class SessionFile : public testing::Test {
@@ -259,6 +259,29 @@ TEST_F(SessionFile, SwappedPagesAreSeen) {
   std::swap_ranges(bytes.end() - 2 * page, bytes.end() - page, bytes.end() - page);
   write_file(folder_ / "s", bytes);
   EXPECT_THAT(restore_error(*engine_, folder_ / "s"), HasSubstr("page 8 of 10 is not what was written"));
+}
+
+// Files that are whole and were written by something else: int4 pages of other sizes, a row that says it is in another place.
+TEST_F(SessionFile, ForeignInt4Pages) {
+  engine_ = file_.engine(test::kSmallPlan, DType::i4);
+  const std::string path = saved(640);
+  const Result<SessionReader> reader = SessionReader::open(machine_files(), path);
+  ASSERT_TRUE(reader.ok());
+  SessionHeader header = reader->header();
+  const size_t bytes = static_cast<size_t>(header.page_bytes);
+  std::vector<std::byte> data(10 * bytes);
+  std::vector<std::byte*> pages;
+  for (size_t i = 0; i < 10; ++i) pages.push_back(&data[i * bytes]);
+  ASSERT_TRUE(reader->read_pages(pages).ok());
+  const auto rewritten = [&] {
+    EXPECT_TRUE(SessionWriter::write_whole(machine_files(), folder_ / "w", header, reader->tokens(), pages).ok());
+    return restore_error(*engine_, folder_ / "w");
+  };
+  EXPECT_EQ(rewritten(), "restored 640");
+  pages[7][bytes - 1] = std::byte{64};
+  EXPECT_EQ(rewritten(), "corrupt: '" + (folder_ / "w") + "' is damaged: page 7 has a row that is not in its place");
+  header.page_bytes -= 64;
+  EXPECT_THAT(rewritten(), HasSubstr(std::to_string(bytes - 64) + " bytes a page; needed are "));
 }
 
 // A file cut in a whole chunk is an error; an unfinished chunk, one without its mark, is as if it were not there.

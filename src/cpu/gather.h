@@ -38,6 +38,13 @@ inline void prefetch_row(const std::byte* row, size_t row_bytes) {
   if (row_bytes % 64 != 0) __builtin_prefetch(row + row_bytes - 1);  // such rows begin anywhere in a cache line
 }
 
+// The row of `token` and, in i4, the mean that it is relative to.
+inline void prefetch_token(const PageTable& pages, const KvShape& kv, size_t plane, int64_t token) {
+  prefetch_row(pages.row(token, plane, kv.row_bytes()), kv.row_bytes());
+  const size_t mean = kv_mean_bytes(kv.type, kv.head_dim);
+  if (mean > 0) prefetch_row(pages.row(token - token % kPageTokens, plane, kv.row_bytes()) - mean, mean);
+}
+
 // cos then sin [pairs][32] of ranks [rank, rank + 32) of a context of `size` keys; of what is beyond its end, its last key's.
 inline void gather_key_angles(const ContextPositions& positions, const RopeTable& rope, int64_t rank, int64_t size, float* angles) {
   const int pairs = rope.pairs();

@@ -91,8 +91,8 @@ class BlockScan {
         continue;
       }
       const int64_t l = a_.candidates.at(item_.block, item_.kv_head, j);
-      prefetch_row(key(l + chunk / 4), a_.kv.row_bytes());
-      prefetch_row(key(l + chunk / 2 + chunk / 4), a_.kv.row_bytes());
+      prefetch_token(pages_, a_.kv, plane_, l + chunk / 4);
+      prefetch_token(pages_, a_.kv, plane_, l + chunk / 2 + chunk / 4);
     }
   }
 

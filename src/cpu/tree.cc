@@ -185,7 +185,7 @@ class TreeSearch {
     };
     const auto prefetch = [&](int64_t from) {
       for (int64_t lane = from; lane < std::min(lanes, from + kTileKeys); ++lane) {
-        prefetch_row(pages.row(token(lane), plane, a_.kv.row_bytes()), a_.kv.row_bytes());
+        prefetch_token(pages, a_.kv, plane, token(lane));
       }
     };
     prefetch(0);

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "engine/impl.h"
+#include "steps/kv_row.h"
 
 namespace bough {
 namespace {
@@ -21,6 +22,16 @@ std::string reading_plan(AttentionPlan plan) {
     if (layer.tree) layer.tree->refresh = 0;
   }
   return plan_json(plan);
+}
+
+// How many pages come before the first that has a row out of its place.
+size_t sound_pages(const KvShape& shape, std::span<std::byte* const> pages) {
+  size_t sound = pages.size();
+#pragma omp parallel for schedule(static) reduction(min : sound)
+  for (size_t i = 0; i < pages.size(); ++i) {
+    if (!places_hold(shape, pages[i])) sound = std::min(sound, i);
+  }
+  return sound;
 }
 
 // How many tokens two texts have in common at their start.
@@ -67,7 +78,12 @@ Result<std::unique_ptr<Session>> Engine::Impl::restore(const SessionReader& read
   impl.sequence.tokens.assign(text.begin(), text.end());
   impl.savable = held;
   size_t whole = 0;
-  const Status read = reader.read_pages(impl.sequence.pages.pages(), &whole);
+  Status read = reader.read_pages(impl.sequence.pages.pages(), &whole);
+  if (const size_t sound = sound_pages(pool->shape(), std::span(impl.sequence.pages.pages()).first(whole)); sound < whole) {
+    whole = sound;
+    read =
+        Status(Code::corrupt, "'" + reader.path() + "' is damaged: page " + std::to_string(sound) + " has a row that is not in its place");
+  }
   if (read.ok()) return session;
   if (damage == nullptr) return read;
   *damage = read;

@@ -56,6 +56,7 @@ class SessionReader {
   // out_of_memory.
   static Result<SessionReader> open(FileSystem& files, const std::string& path);
 
+  const std::string& path() const { return path_; }
   const SessionHeader& header() const { return index_.header; }
   std::span<const TokenId> tokens() const { return index_.tokens; }
   const Status& damage() const { return index_.damage; }

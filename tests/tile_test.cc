@@ -103,7 +103,7 @@ std::vector<float> exact_floats(uint64_t seed, int64_t count) {
 }
 
 const std::vector<int>& dims() {
-  static const std::vector<int> all = {24, 32, 64, 80, 96, 128, 256};
+  static const std::vector<int> all = {24, 32, 64, 70, 80, 96, 128, 256};
   return all;
 }
 

@@ -1,5 +1,6 @@
 // f32 kernels for every CPU, by Highway: this file is compiled once for each instruction set and the best is picked at run time.
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "cpu/tile.h"
@@ -38,23 +39,97 @@ void pack_rows(const float* x, int64_t count, DType round, void* rows) {
   for (int64_t i = 0; i < count; ++i) out[i] = rounded(x[i], round);
 }
 
-// Loads kTileKeys rows of `type` with element e of row j at out[e * e_stride + j * j_stride].
-void gather(const std::byte* const* rows, DType type, int d, int64_t e_stride, int64_t j_stride, float* out) {
-  for (int j = 0; j < kTileKeys; ++j) {
-    float* column = out + j * j_stride;
-    for (int first = 0; first < d; first += kRowBlock) {
-      float block[kRowBlock] = {};
-      if (rows[j] != nullptr) load_block(rows[j], type, d, first, block);
-      const int n = std::min(kRowBlock, d - first);
-      for (int e = 0; e < n; ++e) column[(first + e) * e_stride] = block[e];
+// A null row reads as zeros: this one, of the largest head in f32.
+alignas(64) constexpr std::byte kZeroRow[256 * sizeof(float)] = {};
+
+#if HWY_TARGET != HWY_SCALAR
+// Four elements, from `first` on, of rows 0, 4, 8, ..., a row to each block of four lanes.
+template <typename T, class D>
+HWY_INLINE hn::Vec<D> load_fours(D tag, const std::byte* const* rows, int first) {
+  constexpr size_t lanes = hn::MaxLanes(D());
+  if constexpr (lanes == 4) {
+    return hn::LoadU(tag, reinterpret_cast<const T*>(rows[0]) + first);
+  } else {
+    const hn::Half<D> half;
+    const auto low = load_fours<T>(half, rows, first);
+    return hn::Combine(tag, load_fours<T>(half, rows + lanes / 2, first), low);
+  }
+}
+
+template <DType type>
+HWY_INLINE Vec load_floats(const std::byte* const* rows, int first) {
+  if constexpr (type == DType::f32) {
+    return load_fours<float>(Floats(), rows, first);
+  } else {
+    const auto x = load_fours<uint16_t>(hn::Rebind<uint16_t, Floats>(), rows, first);
+    return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<Floats>(), x)));
+  }
+}
+
+// Elements [e, e + 4) of as many rows as a vector has lanes, in blocks of 4 x 4.
+template <DType type>
+HWY_INLINE void transpose_fours(const std::byte* const* rows, int e, float* out) {
+  const Floats tag;
+  const Vec a = load_floats<type>(rows, e);
+  const Vec b = load_floats<type>(rows + 1, e);
+  const Vec c = load_floats<type>(rows + 2, e);
+  const Vec z = load_floats<type>(rows + 3, e);
+  const Vec ac_low = hn::InterleaveLower(tag, a, c);
+  const Vec bz_low = hn::InterleaveLower(tag, b, z);
+  const Vec ac_high = hn::InterleaveUpper(tag, a, c);
+  const Vec bz_high = hn::InterleaveUpper(tag, b, z);
+  hn::StoreU(hn::InterleaveLower(tag, ac_low, bz_low), tag, out);
+  hn::StoreU(hn::InterleaveUpper(tag, ac_low, bz_low), tag, out + kTileKeys);
+  hn::StoreU(hn::InterleaveLower(tag, ac_high, bz_high), tag, out + 2 * kTileKeys);
+  hn::StoreU(hn::InterleaveUpper(tag, ac_high, bz_high), tag, out + 3 * kTileKeys);
+}
+#endif
+
+// out [d][kTileKeys]: element e of row j at e * kTileKeys + j. REQUIRES: no row is null.
+template <DType type>
+void transpose(const std::byte* const* rows, int d, float* out) {
+  int e = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; e + 4 <= d; e += 4) {
+    for (int j = 0; j < kTileKeys; j += kLanes) transpose_fours<type>(rows + j, e, out + e * kTileKeys + j);
+  }
+#endif
+  for (; e < d; ++e) {
+    for (int j = 0; j < kTileKeys; ++j) out[e * kTileKeys + j] = load_element(rows[j], static_cast<size_t>(e), type);
+  }
+}
+
+void transpose_quantised(const std::byte* const* keys, DType type, int d, float* out) {
+  float block[kTileKeys][kRowBlock];
+  const std::byte* rows[kTileKeys];
+  for (int j = 0; j < kTileKeys; ++j) rows[j] = reinterpret_cast<const std::byte*>(block[j]);
+  for (int first = 0; first < d; first += kRowBlock) {
+    const int n = std::min(kRowBlock, d - first);
+    for (int j = 0; j < kTileKeys; ++j) {
+      if (keys[j] == nullptr) {
+        std::fill_n(block[j], n, 0.0F);
+      } else {
+        load_block(keys[j], type, d, first, block[j]);
+      }
     }
+    transpose<DType::f32>(rows, n, out + first * kTileKeys);
+  }
+}
+
+void gather_keys(const std::byte* const* keys, DType type, int d, float* tile) {
+  const std::byte* rows[kTileKeys];
+  for (int j = 0; j < kTileKeys; ++j) rows[j] = keys[j] == nullptr ? kZeroRow : keys[j];
+  switch (type) {
+    case DType::f32: return transpose<DType::f32>(rows, d, tile);
+    case DType::bf16: return transpose<DType::bf16>(rows, d, tile);
+    default: return transpose_quantised(keys, type, d, tile);
   }
 }
 
 void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin, void* out) {
   const Floats tag;
   auto* tile = static_cast<float*>(out);
-  gather(keys, type, d, kTileKeys, 1, tile);
+  gather_keys(keys, type, d, tile);
   if (cos == nullptr) return;
   const int pairs = rope.dims / 2;
   for (int i = 0; i < pairs; ++i) {
@@ -77,10 +152,33 @@ void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams
   }
 }
 
+// A bf16 row as floats.
+void widen(const std::byte* row, int d, float* out) {
+  const Floats tag;
+  const hn::RebindToUnsigned<Floats> wide;
+  const hn::Rebind<uint16_t, Floats> half;
+  int e = 0;
+  for (; e + kLanes <= d; e += kLanes) {
+    const auto x = hn::LoadU(half, reinterpret_cast<const uint16_t*>(row) + e);
+    hn::StoreU(hn::BitCast(tag, hn::ShiftLeft<16>(hn::PromoteTo(wide, x))), tag, out + e);
+  }
+  for (; e < d; ++e) out[e] = load_element(row, static_cast<size_t>(e), DType::bf16);
+}
+
 void pack_values(const std::byte* const* values, DType type, int d, void* out) {
-  auto* tile = static_cast<float*>(out);
-  gather(values, type, d, 1, padded(d), tile);
-  for (int j = 0; j < kTileKeys; ++j) std::fill(tile + j * padded(d) + d, tile + (j + 1) * padded(d), 0.0F);
+  auto* row = static_cast<float*>(out);
+  for (int j = 0; j < kTileKeys; ++j, row += padded(d)) {
+    if (values[j] == nullptr) {
+      std::fill_n(row, d, 0.0F);
+    } else if (type == DType::f32) {
+      std::memcpy(row, values[j], static_cast<size_t>(d) * sizeof(float));
+    } else if (type == DType::bf16) {
+      widen(values[j], d, row);
+    } else {
+      load_row(values[j], type, d, row);
+    }
+    std::fill(row + d, row + padded(d), 0.0F);
+  }
 }
 
 template <int R>

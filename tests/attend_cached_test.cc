@@ -13,7 +13,6 @@ namespace bough {
 namespace {
 
 using test::AttentionCase;
-using test::BodyCase;
 using test::CaseShape;
 using test::Input;
 using test::Lists;
@@ -62,13 +61,8 @@ class Decode {
     std::vector<const WorkingSet*> sets;
     for (const auto& set : sets_) sets.push_back(set.get());
     std::vector<float> o(input.q.size(), 7.0F);
-    AttendCachedArgs args;
-    args.batch = &input.batch;
-    args.kv = case_.shape().kv();
-    args.heads = case_.shape().head_shape();
-    args.q = input.q.data();
+    auto args = test::args_of<AttendCachedArgs>(case_.shape(), input.batch, input.q, rope_);
     args.sets = sets.data();
-    args.rope = &rope_;
     args.window = window_;
     args.o = o.data();
     Mass mass{mass_keys, nullptr};
@@ -102,38 +96,16 @@ class Decode {
 std::vector<float> attend_one_row_blocks(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Lists& lists,
                                          const RopeTable& rope) {
   std::vector<float> o(input.q.size(), 7.0F);
-  AttendArgs args;
-  args.batch = &input.batch;
-  args.kv = c.shape().kv();
-  args.heads = c.shape().head_shape();
-  args.layer = c.shape().layer;
-  args.q = input.q.data();
+  auto args = test::args_of<AttendArgs>(c.shape(), input.batch, input.q, rope);
   args.lists = lists.view();
-  args.rope = &rope;
   args.o = o.data();
   body.attend(args);
   return o;
 }
 
-double worst_row(const std::vector<float>& got, const std::vector<float>& want, int d) {
-  double worst = 0;
-  for (size_t at = 0; at < want.size(); at += static_cast<size_t>(d)) {
-    const auto n = static_cast<size_t>(d);
-    worst = std::max(worst, test::relative_error(std::span(got).subspan(at, n), std::span(want).subspan(at, n)));
-  }
-  return worst;
-}
-
-// Relative L2 distance of a row from the oracle's.
-double tolerance(const BodyCase& c) {
-  if (c.type == DType::f32) return 1e-5;
-  return c.body == "avx512_bf16" ? 1e-2 : 1e-3;
-}
-
-class AttendCachedTest : public testing::TestWithParam<BodyCase> {
+class AttendCachedTest : public test::BodyTest {
  protected:
-  const AttentionBodies& body() const { return test::body_named(GetParam().body); }
-  CaseShape shape() const { return {.type = GetParam().type}; }
+  double tolerance() const { return test::attend_tolerance(GetParam()); }
 
   void compare(const CaseShape& shape, const std::vector<int64_t>& lengths, const ListSpec& spec) {
     if (GetParam().body == "ref") return;  // the oracle itself is held to textbook attention
@@ -143,8 +115,8 @@ class AttendCachedTest : public testing::TestWithParam<BodyCase> {
     const RopeTable rope = c.rope(kPositions);
     const auto want = Decode(test::body_named("ref"), c, rope).build_and_attend(input, lists);
     const auto got = Decode(body(), c, rope).build_and_attend(input, lists);
-    EXPECT_LE(worst_row(got, want, shape.d), tolerance(GetParam())) << shape.name();
-    EXPECT_LE(worst_row(got, attend_one_row_blocks(body(), c, input, lists, rope), shape.d), tolerance(GetParam())) << shape.name();
+    EXPECT_LE(test::worst_row(got, want, shape.d), tolerance()) << shape.name();
+    EXPECT_LE(test::worst_row(got, attend_one_row_blocks(body(), c, input, lists, rope), shape.d), tolerance()) << shape.name();
   }
 };
 
@@ -187,7 +159,7 @@ TEST_P(AttendCachedTest, ASlidingWindowIsTextbookAttentionOverItsTokens) {
     for (size_t head = 0; head < 6; ++head) {
       const auto exact =
           test::textbook(c, 0, std::span(input.q).subspan(head * 64, 64), static_cast<int>(head) / 3, tokens, 1300 - n - run.w0[0]);
-      EXPECT_LE(test::relative_error(std::span(got).subspan(head * 64, 64), exact.o), tolerance(GetParam())) << "n " << n;
+      EXPECT_LE(test::relative_error(std::span(got).subspan(head * 64, 64), exact.o), tolerance()) << "n " << n;
     }
   }
 }
@@ -214,7 +186,7 @@ TEST_P(AttendCachedTest, IsTextbookAttentionOverTheContextByRank) {
   ASSERT_EQ(tokens.back(), 1299);
   for (size_t head = 0; head < 6; ++head) {
     const auto exact = test::textbook(c, 0, std::span(input.q).subspan(head * 64, 64), static_cast<int>(head) / 3, tokens);
-    EXPECT_LE(test::relative_error(std::span(got).subspan(head * 64, 64), exact.o), tolerance(GetParam())) << "head " << head;
+    EXPECT_LE(test::relative_error(std::span(got).subspan(head * 64, 64), exact.o), tolerance()) << "head " << head;
   }
 }
 
@@ -236,8 +208,8 @@ TEST_P(AttendCachedTest, MassIsTheSumOfTextbookProbabilities) {
         const auto at = static_cast<size_t>(row * 6 + head);
         const auto want = test::textbook(c, row, std::span(input.q).subspan(at * 64, 64), head / 3, tokens).mass(keys, context.size());
         const auto own = std::span(watched[static_cast<size_t>(row)]).subspan(static_cast<size_t>(head) * want.size(), want.size());
-        EXPECT_LE(test::absolute_error(own, want), tolerance(GetParam())) << keys << " keys, row " << row << ", head " << head;
-        EXPECT_NEAR(std::accumulate(own.begin(), own.end(), 0.0), 1.0, tolerance(GetParam()));
+        EXPECT_LE(test::absolute_error(own, want), tolerance()) << keys << " keys, row " << row << ", head " << head;
+        EXPECT_NEAR(std::accumulate(own.begin(), own.end(), 0.0), 1.0, tolerance());
       }
     }
   }
@@ -319,8 +291,7 @@ TEST_P(AttendCachedTest, RoomGrowsByHalfAndInTiles) {
   EXPECT_EQ(set.capacity, 1536);
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, AttendCachedTest, testing::ValuesIn(test::body_cases()),
-                         [](const auto& info) { return test::body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, AttendCachedTest, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 }  // namespace
 }  // namespace bough

@@ -12,7 +12,6 @@ namespace bough {
 namespace {
 
 using test::AttentionCase;
-using test::BodyCase;
 using test::CaseShape;
 using test::Input;
 using test::Lists;
@@ -34,15 +33,9 @@ Output attend(const AttentionBodies& body, const AttentionCase& c, const Input& 
   Output out;
   out.o.assign(static_cast<size_t>(input.batch.rows() * heads.heads * heads.head_dim), 7.0F);
   out.lse.assign(static_cast<size_t>(input.batch.rows() * heads.heads), 7.0F);
-  AttendArgs args;
-  args.batch = &input.batch;
+  auto args = test::args_of<AttendArgs>(c.shape(), input.batch, input.q, rope);
   args.first_block = first_block;
-  args.kv = c.shape().kv();
-  args.heads = heads;
-  args.layer = c.shape().layer;
-  args.q = input.q.data();
   args.lists = lists.view();
-  args.rope = &rope;
   args.window = lists.spec.sliding;
   args.o = out.o.data();
   args.lse = out.lse.data();
@@ -68,25 +61,14 @@ std::span<const float> row_of(const std::vector<float>& x, int64_t row, int d) {
   return std::span(x).subspan(static_cast<size_t>(row * d), static_cast<size_t>(d));
 }
 
-// Relative L2 distance of a row of o from the oracle's and from textbook attention; the absolute one of lse is the same.
-double tolerance(const BodyCase& c) {
-  if (c.type == DType::f32) return 1e-5;
-  return c.body == "avx512_bf16" ? 1e-2 : 1e-3;  // a turned key may round the other way; weights rounded to bf16 on top
-}
-
 void expect_close(const Output& got, const Output& want, int d, double tolerance, const std::string& what) {
-  double worst = 0;
-  for (int64_t r = 0; r < static_cast<int64_t>(want.lse.size()); ++r) {
-    worst = std::max(worst, test::relative_error(row_of(got.o, r, d), row_of(want.o, r, d)));
-  }
-  EXPECT_LE(worst, tolerance) << what;
+  EXPECT_LE(test::worst_row(got.o, want.o, d), tolerance) << what;
   EXPECT_LE(test::absolute_error(got.lse, want.lse), tolerance) << what;
 }
 
-class AttendTest : public testing::TestWithParam<BodyCase> {
+class AttendTest : public test::BodyTest {
  protected:
-  const AttentionBodies& body() const { return test::body_named(GetParam().body); }
-  CaseShape shape() const { return {.type = GetParam().type}; }
+  double tolerance() const { return test::attend_tolerance(GetParam()); }
 
   void compare(const CaseShape& shape, const std::vector<SequenceSpec>& sequences, const ListSpec& lists, const std::string& what) {
     if (GetParam().body == "ref") return;  // the oracle itself is held to textbook attention
@@ -94,8 +76,8 @@ class AttendTest : public testing::TestWithParam<BodyCase> {
     const Input input = c.input();
     const Lists selected = test::random_lists(input.batch, lists, 3);
     const RopeTable rope = c.rope(kPositions);
-    expect_close(attend(body(), c, input, selected, rope), attend(test::body_named("ref"), c, input, selected, rope), shape.d,
-                 tolerance(GetParam()), shape.name() + ", " + what);
+    expect_close(attend(body(), c, input, selected, rope), attend(test::body_named("ref"), c, input, selected, rope), shape.d, tolerance(),
+                 shape.name() + ", " + what);
   }
   void same_bits_in_every_company(const ListSpec& spec) const;
 };
@@ -180,8 +162,8 @@ TEST_P(AttendTest, ASlidingWindowIsTextbookAttentionOverItsTokens) {
         const int64_t at = row * shape.heads + head;
         const int64_t rank = tokens[0] - std::max<int64_t>(0, 321 + row / 64 * 64 - n);
         const test::Exact exact = test::textbook(c, 0, row_of(input.q, at, shape.d), 0, tokens, rank);
-        EXPECT_LE(test::relative_error(row_of(got.o, at, shape.d), exact.o), tolerance(GetParam())) << "n " << n << " row " << row;
-        EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance(GetParam())) << "n " << n << " row " << row;
+        EXPECT_LE(test::relative_error(row_of(got.o, at, shape.d), exact.o), tolerance()) << "n " << n << " row " << row;
+        EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance()) << "n " << n << " row " << row;
       }
     }
   }
@@ -209,8 +191,8 @@ TEST_P(AttendTest, WithoutAListIsTextbookAttentionAtTruePositions) {
       for (int head = 0; head < shape.heads; ++head) {
         const int64_t at = row * shape.heads + head;
         const test::Exact exact = test::textbook(c, 0, row_of(input.q, at, shape.d), 0, tokens);
-        EXPECT_LE(test::relative_error(row_of(got.o, at, shape.d), exact.o), tolerance(GetParam())) << "row " << row;
-        EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance(GetParam())) << "row " << row;
+        EXPECT_LE(test::relative_error(row_of(got.o, at, shape.d), exact.o), tolerance()) << "row " << row;
+        EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance()) << "row " << row;
       }
     }
   }
@@ -232,8 +214,8 @@ TEST_P(AttendTest, WithAListIsTextbookAttentionOverTheContextByRank) {
       for (int64_t token = w0; token <= 640 + row; ++token) tokens.push_back(token);
       const int64_t at = row * 6 + head;
       const test::Exact exact = test::textbook(c, 0, row_of(input.q, at, 64), head / 3, tokens);
-      EXPECT_LE(test::relative_error(row_of(got.o, at, 64), exact.o), tolerance(GetParam())) << "row " << row << " head " << head;
-      EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance(GetParam())) << "row " << row << " head " << head;
+      EXPECT_LE(test::relative_error(row_of(got.o, at, 64), exact.o), tolerance()) << "row " << row << " head " << head;
+      EXPECT_NEAR(got.lse[static_cast<size_t>(at)], exact.lse, tolerance()) << "row " << row << " head " << head;
     }
   }
 }
@@ -258,8 +240,8 @@ TEST_P(AttendTest, MassIsTheSumOfTextbookProbabilities) {
           const test::Exact exact = test::textbook(c, 0, row_of(input.q, row * 6 + head, 64), head / 3, tokens);
           const std::vector<float> want = exact.mass(keys, context.size());
           const std::span<const float> own = std::span(mass).subspan(static_cast<size_t>(head) * want.size(), want.size());
-          EXPECT_LE(test::absolute_error(own, want), tolerance(GetParam())) << keys << " keys, row " << row << ", head " << head;
-          EXPECT_NEAR(std::accumulate(own.begin(), own.end(), 0.0), 1.0, tolerance(GetParam())) << "row " << row << ", head " << head;
+          EXPECT_LE(test::absolute_error(own, want), tolerance()) << keys << " keys, row " << row << ", head " << head;
+          EXPECT_NEAR(std::accumulate(own.begin(), own.end(), 0.0), 1.0, tolerance()) << "row " << row << ", head " << head;
         }
       }
     }
@@ -342,8 +324,7 @@ TEST_P(AttendTest, LeavesEarlierBlocksAlone) {
   EXPECT_TRUE(test::same_bits(std::span(some.o).subspan(kept), std::span(all.o).subspan(kept)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, AttendTest, testing::ValuesIn(test::body_cases()),
-                         [](const auto& info) { return test::body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, AttendTest, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 }  // namespace
 }  // namespace bough

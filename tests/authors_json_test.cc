@@ -4,26 +4,15 @@
 
 #include <string>
 
-#include "bough/attention.h"
+#include "support/plans.h"
 
 namespace bough {
 namespace {
 
+using test::plan_error;
+using test::plan_of;
 using testing::AllOf;
 using testing::HasSubstr;
-
-AttentionPlan read(const std::string& text) {
-  auto result = parse_plan(text);
-  EXPECT_TRUE(result.ok()) << text << ": " << result.status().message();
-  return result.ok() ? *result : AttentionPlan{};
-}
-
-std::string error_of(const std::string& text, Code code = Code::invalid_argument) {
-  auto result = parse_plan(text);
-  if (result.ok()) return "accepted";
-  EXPECT_EQ(result.status().code(), code) << result.status().message();
-  return result.status().message();
-}
 
 std::string stage(int chunk, const std::string& keep, const std::string& more = "") {
   return R"({"stage_block_size_q":64,"stage_block_stride_q":4,"stage_chunk_size":)" + std::to_string(chunk) + R"(,"stage_k":)" + keep +
@@ -46,23 +35,23 @@ AttentionPlan defaults() {
 TEST(AuthorsJson, OneKeyAloneIsTheirDefaults) {
   AttentionPlan flash = defaults();
   flash.refresh = {96, 24, 8};
-  EXPECT_EQ(read(R"({"mask_refresh_interval":[96,24,8]})"), flash);
-  EXPECT_EQ(read(R"({"using_extend":true})"), defaults());
-  EXPECT_EQ(read(R"({"metadata_cache_max_batch_size":32})"), defaults());
+  EXPECT_EQ(plan_of(R"({"mask_refresh_interval":[96,24,8]})"), flash);
+  EXPECT_EQ(plan_of(R"({"using_extend":true})"), defaults());
+  EXPECT_EQ(plan_of(R"({"metadata_cache_max_batch_size":32})"), defaults());
   AttentionPlan every_eight = defaults();
   every_eight.refresh = {8, 8, 8};
-  EXPECT_EQ(read(R"({"mask_refresh_interval":8})"), every_eight);
+  EXPECT_EQ(plan_of(R"({"mask_refresh_interval":8})"), every_eight);
 }
 
 TEST(AuthorsJson, SpecialLayersAreNotDense) {
-  const AttentionPlan p = read(R"({"dense_layers":[2,0]})");
+  const AttentionPlan p = plan_of(R"({"dense_layers":[2,0]})");
   EXPECT_EQ(p.layer(0).mode, Mode::stages);
   EXPECT_EQ(p.layer(0).k, 4096);
   EXPECT_EQ(p.layer(0).scan, Scan::chunk_indexed);
   EXPECT_EQ(p.layer(1).k, 2048);
   EXPECT_EQ(p.layer(1).scan, Scan::relative);
   EXPECT_EQ(p.layer(2), p.layer(0));
-  EXPECT_TRUE(read(R"({"dense_layers":[]})").layers.empty());
+  EXPECT_TRUE(plan_of(R"({"dense_layers":[]})").layers.empty());
 }
 
 TEST(AuthorsJson, EverythingSpelledOut) {
@@ -70,20 +59,20 @@ TEST(AuthorsJson, EverythingSpelledOut) {
   const std::string layer = R"("sliding_window_size":512,"sink_token_size":128,"sa_extend_backend":"infllm","stages":)" + stages + "}";
   const std::string layers = R"([{"second_stage_k":8192,"scan_extend_backend":"streaming",)" + layer +
                              R"(,{"second_stage_k":1024,"scan_extend_backend":"dynamic_extend",)" + layer + "]";
-  const AttentionPlan p = read(R"({"dense_layers":[0,1,2],"mask_refresh_interval":[16,4],"using_extend":true,"apply_v_dot":false,)"
-                               R"("block_sparse_block_size_q":64,"prefill_dense_threshold":8192,"layers":)" +
-                               layers + R"(,"prefill_layers":)" + layers + "}");
+  const AttentionPlan p = plan_of(R"({"dense_layers":[0,1,2],"mask_refresh_interval":[16,4],"using_extend":true,"apply_v_dot":false,)"
+                                  R"("block_sparse_block_size_q":64,"prefill_dense_threshold":8192,"layers":)" +
+                                  layers + R"(,"prefill_layers":)" + layers + "}");
   AttentionPlan want =
       *parse_plan(R"({"sinks":128,"window":512,"k":1024,"first":null,"scan":"dynamic-extend","positions":"infllm","refresh":[16,4],)"
                   R"("stages":[{"chunk":64,"query_stride":4},{"chunk":32,"keep":16384,"query_stride":4}],)"
                   R"("layers":[{"layers":[0,1,2],"k":8192,"scan":"chunk-indexed"}]})");
   EXPECT_EQ(p, want);
-  EXPECT_EQ(read(plan_json(p)), p) << "and prints as a plan of this project";
+  EXPECT_EQ(plan_of(plan_json(p)), p) << "and prints as a plan of this project";
 }
 
 TEST(AuthorsJson, OneEntryALayer) {
   const AttentionPlan p =
-      read(R"({"dense_layers":[1],"layers":[{"second_stage_k":4096},{},{"sliding_window_size":2048},{"second_stage_k":4096},{}]})");
+      plan_of(R"({"dense_layers":[1],"layers":[{"second_stage_k":4096},{},{"sliding_window_size":2048},{"second_stage_k":4096},{}]})");
   EXPECT_EQ(p.layer(0).k, 4096);
   EXPECT_EQ(p.layer(0).scan, Scan::relative);
   EXPECT_EQ(p.layer(1).k, 2048);
@@ -92,13 +81,13 @@ TEST(AuthorsJson, OneEntryALayer) {
   EXPECT_EQ(p.layer(3), p.layer(0));
   EXPECT_EQ(p.layer(4), p.layer(40));
   EXPECT_EQ(p.layers.size(), 3u) << "layers 0 and 3 are alike";
-  const AttentionPlan one = read(R"({"dense_layers":[],"layers":[{"second_stage_k":512}]})");
+  const AttentionPlan one = plan_of(R"({"dense_layers":[],"layers":[{"second_stage_k":512}]})");
   EXPECT_EQ(one.layer(0).k, 512);
   EXPECT_TRUE(one.layers.empty());
 }
 
 TEST(AuthorsJson, WithoutExtensionPositionsAreTrue) {
-  const AttentionPlan p = read(R"({"using_extend":false})");
+  const AttentionPlan p = plan_of(R"({"using_extend":false})");
   for (const int layer : {0, 5}) {
     EXPECT_EQ(p.layer(layer).positions, Positions::true_positions);
     EXPECT_EQ(p.layer(layer).scan, Scan::dynamic_extend);
@@ -112,14 +101,14 @@ TEST(AuthorsJson, AStagesOwnBackend) {
            stage(32, "4096", second) + "]}]}";
   };
   const std::string infllm = R"(,"stage_extend_backend":"infllm")";
-  EXPECT_EQ(read(with(infllm, infllm)).layer(9).scan, Scan::infllm);
-  EXPECT_EQ(read(with(R"(,"stage_extend_backend":null)", R"(,"stage_extend_backend":"relative")")).layer(9).scan, Scan::relative);
-  EXPECT_THAT(error_of(with(infllm, ""), Code::unsupported),
+  EXPECT_EQ(plan_of(with(infllm, infllm)).layer(9).scan, Scan::infllm);
+  EXPECT_EQ(plan_of(with(R"(,"stage_extend_backend":null)", R"(,"stage_extend_backend":"relative")")).layer(9).scan, Scan::relative);
+  EXPECT_THAT(plan_error(with(infllm, ""), Code::unsupported),
               HasSubstr("layers[0].stages[1].stage_extend_backend is other than that of stages[0]"));
 }
 
 TEST(AuthorsJson, WhatCannotBeHonouredIsRefused) {
-  const auto unsupported = [](const std::string& text) { return error_of(text, Code::unsupported); };
+  const auto unsupported = [](const std::string& text) { return plan_error(text, Code::unsupported); };
   EXPECT_THAT(unsupported(R"({"apply_v_dot":true})"), HasSubstr("apply_v_dot is true"));
   EXPECT_THAT(unsupported(R"({"force_dense":true})"), HasSubstr("force_dense is true, use the plan dense"));
   EXPECT_THAT(unsupported(R"({"prefill_always_dense":true})"), HasSubstr("prefill_always_dense is true"));
@@ -128,41 +117,41 @@ TEST(AuthorsJson, WhatCannotBeHonouredIsRefused) {
   EXPECT_THAT(unsupported(R"({"layers":[{"second_stage_k":512},{}],"prefill_layers":[{},{}]})"),
               HasSubstr("prefill_layers differ from layers, but"));
   EXPECT_THAT(unsupported(R"({"prefill_layers":[{},{}]})"), HasSubstr("layers, which have their defaults"));
-  EXPECT_EQ(read(R"({"prefill_layers":[{"second_stage_k":4096},{}]})"), defaults());
+  EXPECT_EQ(plan_of(R"({"prefill_layers":[{"second_stage_k":4096},{}]})"), defaults());
   EXPECT_THAT(unsupported(R"({"layers":[{"sa_extend_backend":"self_extend"},{}]})"),
               HasSubstr("layers[0].sa_extend_backend is \"self_extend\""));
   const auto stages = [&](const std::string& more) {
     return R"({"mask_refresh_interval":8,"layers":[{"stages":[)" + stage(64, "null", more) + "]}]}";
   };
   EXPECT_THAT(unsupported(stages(R"(,"require_realign_index":false)")), HasSubstr("layers[0].stages[0].require_realign_index is false"));
-  EXPECT_THAT(error_of(stages(R"(,"reduce_method":"sum")")), HasSubstr("unknown key \"reduce_method\" in layers[0].stages[0]"));
+  EXPECT_THAT(plan_error(stages(R"(,"reduce_method":"sum")")), HasSubstr("unknown key \"reduce_method\" in layers[0].stages[0]"));
   std::string sparse = stages("");
   sparse.replace(sparse.find(R"("stage_stride":1)"), 16, R"("stage_stride":2)");
   EXPECT_THAT(unsupported(sparse), HasSubstr("layers[0].stages[0].stage_stride is 2"));
 }
 
 TEST(AuthorsJson, Mistakes) {
-  EXPECT_THAT(error_of(R"({"dense_layers":[0],"window":8})"), AllOf(HasSubstr("unknown key \"window\""), HasSubstr("using_extend")));
-  EXPECT_THAT(error_of(R"({"layers":[{"second_stage_k":64,"k":1},{}]})"), HasSubstr("unknown key \"k\" in layers[0]"));
-  EXPECT_THAT(error_of(R"({"using_extend":1})"), HasSubstr("using_extend is 1, must be true or false"));
-  EXPECT_THAT(error_of(R"({"dense_layers":[-1]})"), HasSubstr("dense_layers[0] is -1"));
-  EXPECT_THAT(error_of(R"({"dense_layers":3})"), HasSubstr("dense_layers is 3, must be an array"));
-  EXPECT_THAT(error_of(R"({"mask_refresh_interval":[16,8]})"),
+  EXPECT_THAT(plan_error(R"({"dense_layers":[0],"window":8})"), AllOf(HasSubstr("unknown key \"window\""), HasSubstr("using_extend")));
+  EXPECT_THAT(plan_error(R"({"layers":[{"second_stage_k":64,"k":1},{}]})"), HasSubstr("unknown key \"k\" in layers[0]"));
+  EXPECT_THAT(plan_error(R"({"using_extend":1})"), HasSubstr("using_extend is 1, must be true or false"));
+  EXPECT_THAT(plan_error(R"({"dense_layers":[-1]})"), HasSubstr("dense_layers[0] is -1"));
+  EXPECT_THAT(plan_error(R"({"dense_layers":3})"), HasSubstr("dense_layers is 3, must be an array"));
+  EXPECT_THAT(plan_error(R"({"mask_refresh_interval":[16,8]})"),
               HasSubstr("mask_refresh_interval has 2 entries, must have as many as stages, 3"));
-  EXPECT_THAT(error_of(R"({"mask_refresh_interval":0})"), HasSubstr("mask_refresh_interval is 0"));
-  EXPECT_THAT(error_of(R"({"mask_refresh_interval":"fast"})"), HasSubstr("mask_refresh_interval is \"fast\""));
-  EXPECT_THAT(error_of(R"({"using_extend":true,"layers":[]})"), HasSubstr("the number of layers is 0"));
-  EXPECT_THAT(error_of(R"({"using_extend":true,"layers":[{"stages":[]}]})"), HasSubstr("the number of layers[0].stages is 0"));
-  EXPECT_THAT(error_of(R"({"layers":[{"scan_extend_backend":"clip"}]})"), HasSubstr("layers[0].scan_extend_backend is \"clip\""));
-  EXPECT_THAT(error_of(R"({"mask_refresh_interval":8,"layers":[{"stages":[)" + stage(64, "32") + "]}]}"),
+  EXPECT_THAT(plan_error(R"({"mask_refresh_interval":0})"), HasSubstr("mask_refresh_interval is 0"));
+  EXPECT_THAT(plan_error(R"({"mask_refresh_interval":"fast"})"), HasSubstr("mask_refresh_interval is \"fast\""));
+  EXPECT_THAT(plan_error(R"({"using_extend":true,"layers":[]})"), HasSubstr("the number of layers is 0"));
+  EXPECT_THAT(plan_error(R"({"using_extend":true,"layers":[{"stages":[]}]})"), HasSubstr("the number of layers[0].stages is 0"));
+  EXPECT_THAT(plan_error(R"({"layers":[{"scan_extend_backend":"clip"}]})"), HasSubstr("layers[0].scan_extend_backend is \"clip\""));
+  EXPECT_THAT(plan_error(R"({"mask_refresh_interval":8,"layers":[{"stages":[)" + stage(64, "32") + "]}]}"),
               HasSubstr("layers[0].stages[0].stage_k is 32, must be null"));
-  EXPECT_THAT(error_of(R"({"mask_refresh_interval":8,"layers":[{"stages":[)" + stage(64, "null") + "," + stage(8, "null") + "]}]}"),
+  EXPECT_THAT(plan_error(R"({"mask_refresh_interval":8,"layers":[{"stages":[)" + stage(64, "null") + "," + stage(8, "null") + "]}]}"),
               HasSubstr("layers[0].stages[1].stage_k is missing"));
-  EXPECT_THAT(error_of(R"({"layers":[{"second_stage_k":4096},{"stages":[)" + stage(64, "null") + "]}]}"),
+  EXPECT_THAT(plan_error(R"({"layers":[{"second_stage_k":4096},{"stages":[)" + stage(64, "null") + "]}]}"),
               HasSubstr("layers[1].stages has 1 entries, must have as many as layers[0].stages, 3"));
-  EXPECT_THAT(error_of(R"({"layers":[{"sink_token_size":100},{}]})"),
+  EXPECT_THAT(plan_error(R"({"layers":[{"sink_token_size":100},{}]})"),
               HasSubstr("translated into an attention plan, layers[0].sinks is 100, must be a multiple of the page size 64"));
-  EXPECT_THAT(error_of(R"({"mask_refresh_interval":[1024,8,4]})"), HasSubstr("refresh[0] is 1024, must be at most window"));
+  EXPECT_THAT(plan_error(R"({"mask_refresh_interval":[1024,8,4]})"), HasSubstr("refresh[0] is 1024, must be at most window"));
 }
 
 }  // namespace

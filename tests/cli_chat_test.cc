@@ -2,16 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include "support/run_program.h"
-#include "support/temp_folder.h"
-#include "support/tiny_gguf.h"
+#include "support/cli_case.h"
 
 namespace bough {
 namespace {
@@ -21,20 +18,14 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-class CliChat : public testing::Test {
+class CliChat : public test::CliCase {
  protected:
-  CliChat() : model_(folder_ / "tiny.gguf"), saved_(folder_ / "talk.json") {
-    setenv("BOUGH_CACHE", folder_.path().c_str(), 1);
-    EXPECT_TRUE(write_tiny_gguf(model_, {}, 7).ok());
-  }
-  ~CliChat() override { unsetenv("BOUGH_CACHE"); }
+  CliChat() : saved_(folder_ / "talk.json") {}
 
-  Ran chat(const std::string& input, std::vector<std::string> more = {}, int code = 0) const {
-    std::vector<std::string> words = {BOUGH_CLI, "chat", "-n", "6", "-m", model_};
+  Ran chat(const std::string& input, const std::vector<std::string>& more = {}, int code = 0) const {
+    std::vector<std::string> words = {"chat", "-n", "6"};
     words.insert(words.end(), more.begin(), more.end());
-    const Ran ran = run_program(words, {.input = input});
-    EXPECT_EQ(ran.exit_code, code) << ran.err;
-    return ran;
+    return bough(words, {.input = input}, code);
   }
   // Roles and contents of the conversation after these lines.
   json talk(const std::string& input, const std::vector<std::string>& more = {}) const {
@@ -43,8 +34,6 @@ class CliChat : public testing::Test {
     return json::parse(file).at("messages");
   }
 
-  test::TempFolder folder_;
-  std::string model_;
   std::string saved_;
 };
 
@@ -118,9 +107,7 @@ TEST_F(CliChat, WhatCannotBeMeant) {
 }
 
 TEST_F(CliChat, InterruptStopsTheAnswerNotTheProgram) {
-  const Ran ran =
-      run_program({BOUGH_CLI, "chat", "-n", "1000000", "-m", model_}, {.input = "First?\n/history\n", .interrupt_at_output = true});
-  EXPECT_EQ(ran.exit_code, 0) << ran.err;
+  const Ran ran = bough({"chat", "-n", "1000000"}, {.input = "First?\n/history\n", .interrupt_at_output = true});
   EXPECT_THAT(ran.out, HasSubstr("user: First?\nassistant: "));
 }
 

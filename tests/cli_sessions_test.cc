@@ -2,17 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include "support/run_program.h"
-#include "support/temp_folder.h"
-#include "support/tiny_gguf.h"
+#include "support/cli_case.h"
 
 namespace bough {
 namespace {
@@ -22,23 +18,18 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-class CliSessions : public testing::Test {
+class CliSessions : public test::CliCase {
  protected:
-  CliSessions() : model_(folder_ / "tiny.gguf"), text_(folder_ / "text.txt") {
-    setenv("BOUGH_CACHE", folder_.path().c_str(), 1);
-    EXPECT_TRUE(write_tiny_gguf(model_, {}, 7).ok());
+  CliSessions() : text_(folder_ / "text.txt") {
     for (int i = 0; i < 120; ++i) content_ += "Line " + std::to_string(i) + " of the text. ";
     write(content_);
   }
-  ~CliSessions() override { unsetenv("BOUGH_CACHE"); }
 
   void write(const std::string& content) const { std::ofstream(text_, std::ios::binary) << content; }
-  Ran ask(std::vector<std::string> more = {}) const {
-    std::vector<std::string> words = {BOUGH_CLI, "ask", text_, "Why?", "-n", "5", "-m", model_, "--json"};
+  Ran ask(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> words = {"ask", text_, "Why?", "-n", "5", "--json"};
     words.insert(words.end(), more.begin(), more.end());
-    const Ran ran = run_program(words);
-    EXPECT_EQ(ran.exit_code, 0) << ran.err;
-    return ran;
+    return bough(words);
   }
   static json summary(const Ran& ran) {
     const size_t at = ran.out.rfind("{\"event\":\"summary\"");
@@ -55,8 +46,6 @@ class CliSessions : public testing::Test {
     return lines;
   }
 
-  test::TempFolder folder_;
-  std::string model_;
   std::string text_;
   std::string content_;
 };

@@ -1,41 +1,18 @@
-#include "model/config.h"
-
 #include <gmock/gmock.h>
 
 #include <cmath>
 #include <limits>
 
 #include "model/vocabulary.h"
-#include "support/tiny_gguf.h"
+#include "support/config_case.h"
 
 namespace bough {
 namespace {
 
+using test::expect_refused;
+using test::read;
+using test::tiny;
 using ::testing::HasSubstr;
-
-struct Outcome {
-  Status status;
-  ModelConfig config;
-};
-
-Outcome read(const GgufBuilder& builder) {
-  const std::vector<std::byte> bytes = builder.build();
-  const Result<GgufFile> file = parse_gguf(bytes);
-  EXPECT_TRUE(file.ok()) << file.status().message();
-  const Result<ModelConfig> config = read_config(*file);
-  return config.ok() ? Outcome{{}, *config} : Outcome{config.status(), {}};
-}
-
-GgufBuilder tiny(const TinyModel& spec = {}) { return *build_tiny_model(spec, 1); }
-
-template <typename T>
-void expect_refused(const std::string& key, T value, Code code, const std::string& part) {
-  GgufBuilder builder = tiny();
-  builder.set(key, value);
-  const Status status = read(builder).status;
-  EXPECT_EQ(code_name(status.code()), code_name(code)) << key;
-  EXPECT_THAT(status.message(), HasSubstr(part));
-}
 
 TEST(Config, ReadsEveryField) {
   const TinyModel spec{.layers = 3, .d_model = 96, .heads = 6, .kv_heads = 2, .ffn = 160, .trained_context = 2048, .rope_base = 5e5};
@@ -97,9 +74,9 @@ TEST(Config, RopeScalingAndFactors) {
 }
 
 TEST(ConfigRefuses, Architectures) {
-  expect_refused("general.architecture", "mamba", Code::unsupported,
+  expect_refused({}, "general.architecture", "mamba", Code::unsupported,
                  "'mamba' is not supported, 'llama', 'qwen2', 'qwen3', 'gemma2', 'gemma3' and 'phi3' are");
-  expect_refused("general.architecture", uint32_t{1}, Code::corrupt, "'general.architecture' is u32");
+  expect_refused({}, "general.architecture", uint32_t{1}, Code::corrupt, "'general.architecture' is u32");
   GgufBuilder builder = tiny();
   builder.erase("general.architecture");
   EXPECT_THAT(read(builder).status.message(), HasSubstr("'general.architecture' is missing"));
@@ -120,31 +97,31 @@ TEST(ConfigRefuses, NumbersOutOfRange) {
   for (const char* name : {"block_count", "embedding_length", "feed_forward_length", "context_length", "attention.head_count",
                            "attention.head_count_kv", "rope.dimension_count"}) {
     const std::string key = std::string("llama.") + name;
-    expect_refused(key, uint32_t{0}, Code::corrupt, key + "' is 0, it must be from 1 to ");
-    expect_refused(key, int32_t{-1}, Code::corrupt, key + "' is -1, it must not be negative");
-    expect_refused(key, ~uint64_t{0}, Code::corrupt, key + "' is 18446744073709551615, it must be from 1 to ");
+    expect_refused({}, key, uint32_t{0}, Code::corrupt, key + "' is 0, it must be from 1 to ");
+    expect_refused({}, key, int32_t{-1}, Code::corrupt, key + "' is -1, it must not be negative");
+    expect_refused({}, key, ~uint64_t{0}, Code::corrupt, key + "' is 18446744073709551615, it must be from 1 to ");
   }
-  expect_refused("llama.block_count", uint32_t{513}, Code::corrupt, "'llama.block_count' is 513, it must be from 1 to 512");
-  expect_refused("llama.block_count", "two", Code::corrupt, "'llama.block_count' is string, it must be an integer");
+  expect_refused({}, "llama.block_count", uint32_t{513}, Code::corrupt, "'llama.block_count' is 513, it must be from 1 to 512");
+  expect_refused({}, "llama.block_count", "two", Code::corrupt, "'llama.block_count' is string, it must be an integer");
 }
 
 TEST(ConfigRefuses, FloatsOutOfRange) {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   for (const float value : {0.0f, -1.0f, nan, infinity}) {
-    expect_refused("llama.attention.layer_norm_rms_epsilon", value, Code::corrupt, "it must be above 0 and at most 1");
-    expect_refused("llama.rope.freq_base", value, Code::corrupt, "'llama.rope.freq_base' is ");
+    expect_refused({}, "llama.attention.layer_norm_rms_epsilon", value, Code::corrupt, "it must be above 0 and at most 1");
+    expect_refused({}, "llama.rope.freq_base", value, Code::corrupt, "'llama.rope.freq_base' is ");
   }
   for (const float value : {-1.0f, nan, infinity}) {
-    expect_refused("llama.rope.scaling.factor", value, Code::corrupt, "'llama.rope.scaling.factor' is ");
+    expect_refused({}, "llama.rope.scaling.factor", value, Code::corrupt, "'llama.rope.scaling.factor' is ");
   }
 }
 
 TEST(ConfigRefuses, HeadsThatDoNotFit) {
-  expect_refused("llama.attention.head_count_kv", uint32_t{3}, Code::corrupt, "4 heads, which is no multiple of its 3 KV heads");
-  expect_refused("llama.attention.head_count_kv", uint32_t{8}, Code::corrupt, "is 8, it must be from 1 to 4");
-  expect_refused("llama.attention.head_count", uint32_t{6}, Code::corrupt, "width 64 is no multiple of its 6 heads");
-  expect_refused("llama.attention.key_length", uint32_t{32}, Code::unsupported, "key length 32 and the value length 16 differ");
-  expect_refused("llama.rope.dimension_count", uint32_t{8}, Code::unsupported, "rotates 8 of the 16 elements");
+  expect_refused({}, "llama.attention.head_count_kv", uint32_t{3}, Code::corrupt, "4 heads, which is no multiple of its 3 KV heads");
+  expect_refused({}, "llama.attention.head_count_kv", uint32_t{8}, Code::corrupt, "is 8, it must be from 1 to 4");
+  expect_refused({}, "llama.attention.head_count", uint32_t{6}, Code::corrupt, "width 64 is no multiple of its 6 heads");
+  expect_refused({}, "llama.attention.key_length", uint32_t{32}, Code::unsupported, "key length 32 and the value length 16 differ");
+  expect_refused({}, "llama.rope.dimension_count", uint32_t{8}, Code::unsupported, "rotates 8 of the 16 elements");
   for (const uint32_t length : {17u, 258u}) {
     GgufBuilder builder = tiny();
     builder.set("llama.attention.key_length", length);
@@ -156,18 +133,18 @@ TEST(ConfigRefuses, HeadsThatDoNotFit) {
 }
 
 TEST(ConfigRefuses, WhatIsNotComputed) {
-  expect_refused("llama.expert_count", uint32_t{8}, Code::unsupported, "mixture of 8 experts");
-  expect_refused("llama.rope.scaling.type", "dynamic", Code::unsupported,
+  expect_refused({}, "llama.expert_count", uint32_t{8}, Code::unsupported, "mixture of 8 experts");
+  expect_refused({}, "llama.rope.scaling.type", "dynamic", Code::unsupported,
                  "'dynamic' is not supported, 'none', 'linear', 'yarn' and 'longrope' are");
   for (const char* name : {"attention.scale", "attention.clamp_kqv", "logit_scale", "residual_scale", "embedding_scale",
                            "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_log_multiplier"}) {
     const std::string key = std::string("llama.") + name;
-    expect_refused(key, 0.5f, Code::unsupported, "'" + key + "' is 0.5, only ");
+    expect_refused({}, key, 0.5f, Code::unsupported, "'" + key + "' is 0.5, only ");
   }
-  expect_refused("llama.attention.causal", false, Code::unsupported, "not causal");
-  expect_refused("llama.attention.sliding_window", uint32_t{512}, Code::unsupported,
+  expect_refused({}, "llama.attention.causal", false, Code::unsupported, "not causal");
+  expect_refused({}, "llama.attention.sliding_window", uint32_t{512}, Code::unsupported,
                  "window of 512 tokens, which is not supported for the architecture 'llama'");
-  expect_refused("split.count", uint32_t{3}, Code::unsupported, "one of 3 parts");
+  expect_refused({}, "split.count", uint32_t{3}, Code::unsupported, "one of 3 parts");
 }
 
 TEST(ConfigRefuses, RopeFactors) {
@@ -181,18 +158,18 @@ TEST(ConfigRefuses, RopeFactors) {
 TEST(ConfigRefuses, Vocabularies) {
   const int tokens = tiny_vocab_size();
   const std::string count = std::to_string(tokens);
-  expect_refused("llama.vocab_size", uint32_t{100}, Code::corrupt, "is 100, the vocabulary has " + count + " tokens");
-  expect_refused("tokenizer.ggml.tokens", std::vector<std::string>{"a", "b"}, Code::corrupt, "has " + count + " values for 2 tokens");
-  expect_refused("tokenizer.ggml.tokens", std::vector<std::string>{"a", "b", "a"}, Code::corrupt, "token 2, 'a', occurs twice");
-  expect_refused("tokenizer.ggml.tokens", std::vector<std::string>{std::string("a\0b", 3)}, Code::corrupt, "holds a NUL");
-  expect_refused("tokenizer.ggml.tokens", std::vector<std::string>{}, Code::corrupt, "has 0 tokens");
-  expect_refused("tokenizer.ggml.tokens", "text", Code::corrupt, "must be an array of strings");
-  expect_refused("tokenizer.ggml.token_type", std::vector<int32_t>{1}, Code::corrupt, "has 1 values for " + count + " tokens");
-  expect_refused("tokenizer.ggml.token_type", std::vector<float>{1}, Code::corrupt, "must be an array of i32");
-  expect_refused("tokenizer.ggml.scores", std::vector<float>{1}, Code::corrupt, "has 1 values for " + count + " tokens");
-  expect_refused("tokenizer.ggml.merges", std::vector<int32_t>{1}, Code::corrupt, "must be an array of strings");
-  expect_refused("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(tokens), Code::corrupt, "is " + count + ", it must be below");
-  expect_refused("tokenizer.ggml.model", "none", Code::unsupported, "no vocabulary");
+  expect_refused({}, "llama.vocab_size", uint32_t{100}, Code::corrupt, "is 100, the vocabulary has " + count + " tokens");
+  expect_refused({}, "tokenizer.ggml.tokens", std::vector<std::string>{"a", "b"}, Code::corrupt, "has " + count + " values for 2 tokens");
+  expect_refused({}, "tokenizer.ggml.tokens", std::vector<std::string>{"a", "b", "a"}, Code::corrupt, "token 2, 'a', occurs twice");
+  expect_refused({}, "tokenizer.ggml.tokens", std::vector<std::string>{std::string("a\0b", 3)}, Code::corrupt, "holds a NUL");
+  expect_refused({}, "tokenizer.ggml.tokens", std::vector<std::string>{}, Code::corrupt, "has 0 tokens");
+  expect_refused({}, "tokenizer.ggml.tokens", "text", Code::corrupt, "must be an array of strings");
+  expect_refused({}, "tokenizer.ggml.token_type", std::vector<int32_t>{1}, Code::corrupt, "has 1 values for " + count + " tokens");
+  expect_refused({}, "tokenizer.ggml.token_type", std::vector<float>{1}, Code::corrupt, "must be an array of i32");
+  expect_refused({}, "tokenizer.ggml.scores", std::vector<float>{1}, Code::corrupt, "has 1 values for " + count + " tokens");
+  expect_refused({}, "tokenizer.ggml.merges", std::vector<int32_t>{1}, Code::corrupt, "must be an array of strings");
+  expect_refused({}, "tokenizer.ggml.bos_token_id", static_cast<uint32_t>(tokens), Code::corrupt, "is " + count + ", it must be below");
+  expect_refused({}, "tokenizer.ggml.model", "none", Code::unsupported, "no vocabulary");
 }
 
 TEST(ConfigRefuses, EmbeddingOfAnotherSize) {

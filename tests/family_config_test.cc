@@ -4,43 +4,20 @@
 #include <cmath>
 #include <limits>
 
-#include "model/config.h"
-#include "support/tiny_gguf.h"
+#include "support/config_case.h"
 
 namespace bough {
 namespace {
 
+using test::expect_refused;
+using test::read;
+using test::tiny;
 using ::testing::HasSubstr;
-
-struct Outcome {
-  Status status;
-  ModelConfig config;
-};
-
-Outcome read(const GgufBuilder& builder) {
-  const std::vector<std::byte> bytes = builder.build();
-  const Result<GgufFile> file = parse_gguf(bytes);
-  EXPECT_TRUE(file.ok()) << file.status().message();
-  const Result<ModelConfig> config = read_config(*file);
-  return config.ok() ? Outcome{{}, *config} : Outcome{config.status(), {}};
-}
-
-GgufBuilder tiny(const TinyModel& spec) { return *build_tiny_model(spec, 1); }
 
 ModelConfig config_of(const TinyModel& spec) {
   const auto [status, config] = read(tiny(spec));
   EXPECT_TRUE(status.ok()) << status.message();
   return config;
-}
-
-// The file of `spec` with one key set.
-template <typename T>
-void expect_refused(const TinyModel& spec, const std::string& key, T value, Code code, const std::string& part) {
-  GgufBuilder builder = tiny(spec);
-  builder.set(key, value);
-  const Status status = read(builder).status;
-  EXPECT_EQ(code_name(status.code()), code_name(code)) << key;
-  EXPECT_THAT(status.message(), HasSubstr(part));
 }
 
 TinyModel gemma3(int layers) {

@@ -5,34 +5,23 @@
 #include <string>
 #include <vector>
 
-#include "bough/attention.h"
+#include "support/plans.h"
 
 namespace bough {
 namespace {
 
+using test::plan_error;
+using test::plan_of;
 using testing::HasSubstr;
-
-AttentionPlan preset(std::string_view name) {
-  auto result = parse_plan(name);
-  EXPECT_TRUE(result.ok()) << name << ": " << result.status().message();
-  return result.ok() ? *result : AttentionPlan{};
-}
-
-std::string error_of(std::string_view spec) {
-  auto result = parse_plan(spec);
-  if (result.ok()) return "accepted";
-  EXPECT_EQ(result.status().code(), Code::invalid_argument) << result.status().message();
-  return result.status().message();
-}
 
 // Layers by name: each takes what it leaves out from the plan.
 TEST(PlanLayers, ResolveToOnePlanEach) {
   const AttentionPlan p =
-      preset(R"({"layers":[{"layers":[0,4],"mode":"dense"},{"layers":[1],"k":1024,"scan":"relative","positions":"true"},)"
-             R"({"layers":[5],"mode":"hip","window":512,"tree":{"key_block":4}},{"layers":[6],"mode":"hip","k":64},)"
-             R"({"layers":[7],"mode":"streaming","sinks":64},)"
-             R"({"layers":[8],"stages":[{"chunk":32},{"chunk":16,"keep":8192},{"chunk":4,"keep":4096}]}]})");
-  const AttentionPlan base = preset("default");
+      plan_of(R"({"layers":[{"layers":[0,4],"mode":"dense"},{"layers":[1],"k":1024,"scan":"relative","positions":"true"},)"
+              R"({"layers":[5],"mode":"hip","window":512,"tree":{"key_block":4}},{"layers":[6],"mode":"hip","k":64},)"
+              R"({"layers":[7],"mode":"streaming","sinks":64},)"
+              R"({"layers":[8],"stages":[{"chunk":32},{"chunk":16,"keep":8192},{"chunk":4,"keep":4096}]}]})");
+  const AttentionPlan base = plan_of("default");
   for (const int dense : {0, 4}) EXPECT_EQ(p.layer(dense), LayerPlan{}) << dense;
   EXPECT_EQ(p.layer(1).k, 1024);
   EXPECT_EQ(p.layer(1).scan, Scan::relative);
@@ -56,21 +45,21 @@ TEST(PlanLayers, ResolveToOnePlanEach) {
   EXPECT_EQ(p.layer(8).k, 2048);
   EXPECT_EQ(p.context_tokens(), base.context_tokens());
   EXPECT_EQ(p.distinct_layers().size(), 8u);
-  EXPECT_EQ(preset(plan_json(p)), p);
+  EXPECT_EQ(plan_of(plan_json(p)), p);
 }
 
 TEST(PlanLayers, APlanMayBeDenseButForSomeLayers) {
   const AttentionPlan p =
-      preset(R"({"mode":"dense","tail":8,"layers":[{"layers":[2],"mode":"hip","sinks":0,"window":128,"k":32,"positions":"rank"}]})");
+      plan_of(R"({"mode":"dense","tail":8,"layers":[{"layers":[2],"mode":"hip","sinks":0,"window":128,"k":32,"positions":"rank"}]})");
   EXPECT_EQ(p.layer(0).mode, Mode::dense);
   EXPECT_EQ(p.layer(2).context_tokens(), 128 + 32 + 64 + 8);
   EXPECT_EQ(p.context_tokens(), p.layer(2).context_tokens());
   EXPECT_EQ(p.query_block(), 64);
-  EXPECT_EQ(preset(plan_json(p)), p);
+  EXPECT_EQ(plan_of(plan_json(p)), p);
 }
 
 TEST(PlanLayers, Rules) {
-  const auto error = [](const std::string& entries) { return error_of(R"({"layers":[)" + entries + "]}"); };
+  const auto error = [](const std::string& entries) { return plan_error(R"({"layers":[)" + entries + "]}"); };
   EXPECT_THAT(error(R"({"mode":"dense"})"), HasSubstr("layers[0].layers is missing"));
   EXPECT_THAT(error(R"({"layers":[]})"), HasSubstr("layers[0].layers is empty"));
   EXPECT_THAT(error(R"({"layers":[1024]})"), HasSubstr("layers[0].layers[0] is 1024, must be an integer from 0 to 1023"));
@@ -92,11 +81,11 @@ TEST(PlanLayers, Rules) {
   EXPECT_THAT(error(R"({"layers":[3],"mode":"hip","tree":{"query_block":32}})"),
               HasSubstr("layers[0].tree.query_block is 32, must be that of the first stage or tree, 64"));
   EXPECT_THAT(error(R"({"layers":[3],"mode":"streaming","window":1000})"), HasSubstr("accepted"));
-  EXPECT_THAT(error_of(R"({"layers":[3]})"), HasSubstr("layers[0] is 3, must be an object"));
+  EXPECT_THAT(plan_error(R"({"layers":[3]})"), HasSubstr("layers[0] is 3, must be an object"));
 }
 
 TEST(PlanRules, Tree) {
-  const auto error = [](const std::string& tree) { return error_of(R"({"mode":"hip","tree":{)" + tree + "}}"); };
+  const auto error = [](const std::string& tree) { return plan_error(R"({"mode":"hip","tree":{)" + tree + "}}"); };
   EXPECT_THAT(error(R"("key_block":3)"), HasSubstr("tree.key_block is 3, must be a power of two from 1 to 64"));
   EXPECT_THAT(error(R"("key_block":128)"), HasSubstr("tree.key_block is 128, must be an integer from 1 to 64"));
   EXPECT_THAT(error(R"("key_stride":3)"), HasSubstr("tree.key_stride is 3, must be a divisor of key_block 2"));
@@ -107,16 +96,16 @@ TEST(PlanRules, Tree) {
   EXPECT_THAT(error(R"("rep":"random")"), HasSubstr("tree.rep is \"random\", must be one of the strings center, first, last"));
   EXPECT_THAT(error(R"("refresh":0)"), HasSubstr("tree.refresh is 0"));
   EXPECT_THAT(error(R"("refresh":257)"), HasSubstr("tree.refresh is 257, must be at most window 256"));
-  EXPECT_THAT(error_of(R"({"mode":"hip","k":512})"), HasSubstr("k is 512, must be 0 in mode hip, whose k is tree.k"));
-  EXPECT_THAT(error_of(R"({"mode":"hip","refresh":[8]})"), HasSubstr("but mode hip has none, its interval is tree.refresh"));
-  EXPECT_THAT(error_of(R"({"mode":"hip","window":255})"), HasSubstr("window is 255, must be a multiple of tree.key_block 2"));
-  EXPECT_THAT(error_of(R"({"tree":{}})"), HasSubstr("tree is set, but mode stages has none"));
-  EXPECT_THAT(error_of(R"({"mode":"dense","positions":"true"})"), HasSubstr("in mode dense every position is true"));
+  EXPECT_THAT(plan_error(R"({"mode":"hip","k":512})"), HasSubstr("k is 512, must be 0 in mode hip, whose k is tree.k"));
+  EXPECT_THAT(plan_error(R"({"mode":"hip","refresh":[8]})"), HasSubstr("but mode hip has none, its interval is tree.refresh"));
+  EXPECT_THAT(plan_error(R"({"mode":"hip","window":255})"), HasSubstr("window is 255, must be a multiple of tree.key_block 2"));
+  EXPECT_THAT(plan_error(R"({"tree":{}})"), HasSubstr("tree is set, but mode stages has none"));
+  EXPECT_THAT(plan_error(R"({"mode":"dense","positions":"true"})"), HasSubstr("in mode dense every position is true"));
   const AttentionPlan every =
-      preset(R"({"mode":"hip","tree":{"k":64,"query_block":16,"query_stride":4,"key_block":8,"key_stride":4,"rep":"last","refresh":3}})");
+      plan_of(R"({"mode":"hip","tree":{"k":64,"query_block":16,"query_stride":4,"key_block":8,"key_stride":4,"rep":"last","refresh":3}})");
   EXPECT_EQ(*every.tree, (TreePlan{64, 16, 4, 8, 4, Representative::last, 3}));
   EXPECT_EQ(every.query_block(), 16);
-  EXPECT_EQ(preset(plan_json(every)), every);
+  EXPECT_EQ(plan_of(plan_json(every)), every);
 }
 
 }  // namespace

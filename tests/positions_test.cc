@@ -15,7 +15,6 @@ namespace bough {
 namespace {
 
 using test::AttentionCase;
-using test::BodyCase;
 using test::CaseShape;
 
 // S = 2, two chunks of 2 selected, W = 4, a block of the rows 21 and 22: w0 = 18.
@@ -84,10 +83,9 @@ TEST(Positions, AContextThatHoldsAllIsNumberedByRank) {
   }
 }
 
-class PositionBodies : public testing::TestWithParam<BodyCase> {
+class PositionBodies : public test::BodyTest {
  protected:
-  const AttentionBodies& body() const { return test::body_named(GetParam().body); }
-  double tolerance() const { return GetParam().type == DType::f32 ? 1e-5 : GetParam().body == "avx512_bf16" ? 1e-2 : 1e-3; }
+  double tolerance() const { return test::attend_tolerance(GetParam()); }
 
   // Attention of head `head` of row `row` in double over keys turned by what ContextPositions says.
   std::vector<float> textbook(const AttentionCase& c, const Context& context, const ContextPositions& positions, const RopeTable& rope,
@@ -151,8 +149,7 @@ TEST_P(PositionBodies, AttendAndAttendCachedFollowThem) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, PositionBodies, testing::ValuesIn(test::body_cases()),
-                         [](const auto& info) { return test::body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, PositionBodies, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 // Through the layer loop: decoding equals one-row appends at every step of an interval of one, and every mode is another one.
 TEST(PositionsOfLayers, DecodingEqualsReading) {

@@ -6,18 +6,14 @@
 
 #include "attention/prune.h"
 #include "support/attention_case.h"
+#include "support/plans.h"
 #include "support/tiny_engine.h"
 
 namespace bough {
 namespace {
 
+using test::plan_of;
 using test::tiny_text;
-
-AttentionPlan plan_of(const std::string& text) {
-  auto result = parse_plan(text);
-  EXPECT_TRUE(result.ok()) << result.status().message();
-  return result.ok() ? *result : AttentionPlan{};
-}
 
 // kSmallPlan with more fields.
 AttentionPlan small_plan(const std::string& more) {

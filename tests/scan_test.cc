@@ -13,7 +13,6 @@ namespace bough {
 namespace {
 
 using test::AttentionCase;
-using test::BodyCase;
 using test::CaseShape;
 using test::Grid;
 using test::Input;
@@ -21,10 +20,8 @@ using test::ScanDefinition;
 using test::ScanSpec;
 using test::SequenceSpec;
 
-class ScanTest : public testing::TestWithParam<BodyCase> {
+class ScanTest : public test::BodyTest {
  protected:
-  const AttentionBodies& body() const { return test::body_named(GetParam().body); }
-  CaseShape shape() const { return {.type = GetParam().type}; }
   // Absolute, for keys and queries of unit variance. A turned bf16 key or query may round the other way.
   double tolerance() const { return GetParam().type == DType::f32 ? 1e-5 : 2e-3; }
 
@@ -268,8 +265,7 @@ TEST_P(ScanTest, APlantedKeyAtAQuarterPointWins) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, ScanTest, testing::ValuesIn(test::body_cases()),
-                         [](const auto& info) { return test::body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, ScanTest, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 }  // namespace
 }  // namespace bough

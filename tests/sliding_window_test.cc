@@ -6,19 +6,15 @@
 
 #include "support/attention_case.h"
 #include "support/conversation.h"
+#include "support/plans.h"
 
 namespace bough {
 namespace {
 
 using test::Conversation;
+using test::plan_of;
 using test::relative_error;
 using test::same_bits;
-
-AttentionPlan plan_of(const std::string& text) {
-  const Result<AttentionPlan> plan = parse_plan(text);
-  EXPECT_TRUE(plan.ok()) << plan.status().message();
-  return *plan;
-}
 
 // Layers that slide by n of which every second one turns by another base; the last layer sees all unless `all` slide.
 auto sliding(int64_t n, bool all) {

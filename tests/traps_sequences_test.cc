@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/attention_case.h"
+#include "support/plans.h"
 #include "support/tiny_engine.h"
 
 namespace bough {
@@ -24,9 +25,7 @@ constexpr const char* kPlans[] = {"", R"(,"lists":"kv_head")", R"(,"layers":[{"l
 
 AttentionPlan small_plan(const std::string& more = "") {
   std::string text = test::kSmallPlan;
-  auto result = parse_plan(text.insert(text.size() - 1, more));
-  EXPECT_TRUE(result.ok()) << result.status().message();
-  return result.ok() ? *result : AttentionPlan{};
+  return test::plan_of(text.insert(text.size() - 1, more));
 }
 
 // Three sequences of different lengths over one model.

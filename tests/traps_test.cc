@@ -12,6 +12,7 @@
 #include "attention/decode.h"
 #include "attention/prune.h"
 #include "support/attention_case.h"
+#include "support/plans.h"
 
 namespace bough {
 namespace {
@@ -19,17 +20,12 @@ namespace {
 using test::AttentionCase;
 using test::CaseShape;
 using test::Input;
+using test::plan_of;
 using test::relative_error;
 using test::SequenceSpec;
 using testing::HasSubstr;
 
 constexpr int64_t kRopePositions = 8192;
-
-AttentionPlan plan_of(const std::string& text) {
-  auto result = parse_plan(text);
-  EXPECT_TRUE(result.ok()) << result.status().message();
-  return result.ok() ? *result : AttentionPlan{};
-}
 
 // Two stages; 8 tokens stay in play after the first for each one that is selected.
 AttentionPlan two_stages(int chunk, int64_t window, int64_t k, const std::string& more = "") {
@@ -63,13 +59,8 @@ class Layer {
     std::vector<const WorkingSet*> sets;
     for (const AttentionState& state : states_) sets.push_back(&state.layers[static_cast<size_t>(shape_.layer)].set);
     std::vector<float> o(q.size());
-    AttendCachedArgs args;
-    args.batch = &batch;
-    args.kv = shape_.kv();
-    args.heads = shape_.head_shape();
-    args.q = q.data();
+    auto args = test::args_of<AttendCachedArgs>(shape_, batch, q, rope);
     args.sets = sets.data();
-    args.rope = &rope;
     args.o = o.data();
     setup_.bodies->attend_cached(args);
     return o;
@@ -103,9 +94,8 @@ std::vector<int32_t> run_of(int32_t from, int chunk, size_t count) {
   return starts;
 }
 
-class Traps : public testing::TestWithParam<test::BodyCase> {
+class Traps : public test::BodyTest {
  protected:
-  CaseShape shape() const { return {.type = GetParam().type}; }
   double tolerance() const { return GetParam().type == DType::f32 ? 1e-5 : 2e-2; }
 };
 
@@ -328,7 +318,7 @@ TEST_P(Traps, TheCacheIsReadByItsType) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, Traps, testing::ValuesIn(test::body_cases()), [](const auto& info) { return body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, Traps, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 }  // namespace
 }  // namespace bough

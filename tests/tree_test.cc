@@ -60,12 +60,7 @@ Found search(const AttentionBodies& body, const AttentionCase& c, const Input& i
   found.start.assign(blocks * static_cast<size_t>(spec.list_heads * spec.n()), -7);
   found.count.assign(blocks, -7);
   found.keys_read.assign(blocks, -7);
-  TreeArgs args;
-  args.batch = &input.batch;
-  args.kv = c.shape().kv();
-  args.heads = c.shape().head_shape();
-  args.layer = c.shape().layer;
-  args.q = input.q.data();
+  auto args = test::args_of<TreeArgs>(c.shape(), input.batch, input.q, rope);
   args.active = active.data();
   args.w0 = found.w0.data();
   args.sinks = spec.sinks;
@@ -74,7 +69,6 @@ Found search(const AttentionBodies& body, const AttentionCase& c, const Input& i
   args.scan = spec.scan;
   args.window = spec.window;
   args.trained_context = spec.limit;
-  args.rope = &rope;
   args.start = found.start.data();
   args.count = found.count.data();
   args.capacity = spec.n();
@@ -169,10 +163,8 @@ std::vector<SequenceSpec> ragged() {
           {.length = 300, .first_row = 282}};
 }
 
-class TreeTest : public testing::TestWithParam<test::BodyCase> {
+class TreeTest : public test::BodyTest {
  protected:
-  const AttentionBodies& body() const { return test::body_named(GetParam().body); }
-  CaseShape shape() const { return {.type = GetParam().type}; }
   // Of a score: what a difference that decides has to exceed.
   double tolerance() const { return GetParam().type == DType::f32 ? 2e-5 : 2e-3; }
 
@@ -368,8 +360,7 @@ TEST_P(TreeTest, FindsTheTopsOfHills) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, TreeTest, testing::ValuesIn(test::body_cases()),
-                         [](const auto& info) { return test::body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, TreeTest, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 TEST(FirstBranches, AreSnappedToAGrid) {
   const auto starts = [](int64_t n, int64_t blocks) {

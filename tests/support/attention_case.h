@@ -3,6 +3,7 @@
 // All data of a sequence depends on (seed, sequence) alone, so that one sequence by itself can be compared with the same in a batch.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <omp.h>
 
 #include <cstddef>
@@ -137,6 +138,8 @@ Exact textbook(const AttentionCase& c, int sequence, std::span<const float> q, i
 
 // Relative L2 distance of a from b.
 double relative_error(std::span<const float> a, std::span<const float> b);
+// The largest relative_error of rows of d elements.
+double worst_row(std::span<const float> a, std::span<const float> b, int d);
 // The largest |a - b|; infinities must be equal.
 double absolute_error(std::span<const float> a, std::span<const float> b);
 
@@ -151,6 +154,19 @@ void with_threads(int threads, const F& f) {
   omp_set_num_threads(before);
 }
 
+// What the arguments of every attention step share: those of a search, of attend, of attend_cached.
+template <typename Args>
+Args args_of(const CaseShape& shape, const Batch& batch, const std::vector<float>& q, const RopeTable& rope) {
+  Args args;
+  args.batch = &batch;
+  args.kv = shape.kv();
+  args.heads = shape.head_shape();
+  if constexpr (requires { args.layer; }) args.layer = shape.layer;
+  args.q = q.data();
+  args.rope = &rope;
+  return args;
+}
+
 // The pairs (body, KV type) that can run here.
 struct BodyCase {
   std::string body;
@@ -158,8 +174,19 @@ struct BodyCase {
 };
 void PrintTo(const BodyCase& c, std::ostream* out);
 std::vector<BodyCase> body_cases();
-std::string body_case_name(const BodyCase& c);
+std::string body_case_name(const testing::TestParamInfo<BodyCase>& info);
 std::vector<std::string> body_names();
 const AttentionBodies& body_named(const std::string& name);
+
+// Relative L2 distance at most of a row of attention's output from the oracle's and from textbook attention; the absolute one of lse is
+// the same.
+double attend_tolerance(const BodyCase& c);
+
+// A test that runs for every pair.
+class BodyTest : public testing::TestWithParam<BodyCase> {
+ protected:
+  const AttentionBodies& body() const { return body_named(GetParam().body); }
+  CaseShape shape() const { return {.type = GetParam().type}; }
+};
 
 }  // namespace bough::test

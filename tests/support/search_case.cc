@@ -96,12 +96,7 @@ Grid candidates_of(const Batch& batch, const ScanSpec& spec) {
 std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, const Input& input, const Grid& grid, const RopeTable& rope,
                         const KeySummary* const* summaries) {
   std::vector<float> scores(static_cast<size_t>(input.nb() * c.shape().kv_heads * grid.spec.most), 7.0F);
-  ScanArgs args;
-  args.batch = &input.batch;
-  args.kv = c.shape().kv();
-  args.heads = c.shape().head_shape();
-  args.layer = c.shape().layer;
-  args.q = input.q.data();
+  auto args = args_of<ScanArgs>(c.shape(), input.batch, input.q, rope);
   args.active = grid.active.data();
   args.candidates = grid.view();
   args.query_stride = grid.spec.stride;
@@ -109,7 +104,6 @@ std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, con
   args.scan = grid.spec.scan;
   args.scan_window = grid.spec.window;
   args.trained_context = grid.spec.limit;
-  args.rope = &rope;
   args.summaries = summaries;
   args.scores = scores.data();
   args.score_capacity = grid.spec.most;

@@ -126,7 +126,7 @@ TEST_P(ForkTest, ClosedSessionsKeepTheirPagesUpToTheBudget) {
   EXPECT_EQ(engine->cache_bytes(), 4 * page);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, ForkTest, testing::Values(DType::bf16, DType::i4), [](const auto& info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(Types, ForkTest, testing::ValuesIn(kAllDTypes), [](const auto& info) { return name_of(info.param); });
 
 }  // namespace
 }  // namespace bough

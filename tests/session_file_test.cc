@@ -102,8 +102,7 @@ TEST_P(SessionFileTypes, KeptEqualsNeverSaved) {
   EXPECT_TRUE(same_bits(go_on(*restored(*engine, folder / "s", 2111), text), expected));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, SessionFileTypes, testing::Values(DType::f32, DType::bf16, DType::i4),
-                         [](const auto& info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(Types, SessionFileTypes, testing::ValuesIn(kAllDTypes), [](const auto& info) { return name_of(info.param); });
 
 class SessionFile : public testing::Test {
  protected:

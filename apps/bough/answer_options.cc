@@ -33,11 +33,12 @@ CLI::Option* add_number(CLI::App& command, const char* name, float& value, doubl
 }
 
 void add_penalties(CLI::App& command, AnswerOptions& options) {
-  add_number(command, "--repeat-penalty", options.repeat_penalty, 0.1, 10,
+  add_number(command, "--repeat-penalty", options.generate.repeat_penalty, 0.1, 10,
              "Divides positive logits of tokens that came lately, multiplies negative ones; 1: none");
-  add_number(command, "--presence-penalty", options.presence_penalty, -100, 100, "Taken off the logits of tokens that came lately");
-  add_number(command, "--frequency-penalty", options.frequency_penalty, -100, 100, "The same, for each time that they came");
-  command.add_option("--penalty-tokens", options.penalty_tokens, "How many last tokens these look at, the prompt's included")
+  add_number(command, "--presence-penalty", options.generate.presence_penalty, -100, 100,
+             "Taken off the logits of tokens that came lately");
+  add_number(command, "--frequency-penalty", options.generate.frequency_penalty, -100, 100, "The same, for each time that they came");
+  command.add_option("--penalty-tokens", options.generate.penalty_tokens, "How many last tokens these look at, the prompt's included")
       ->check(whole_number(0, 65536))
       ->type_name("N")
       ->capture_default_str();
@@ -49,7 +50,7 @@ void add_penalties(CLI::App& command, AnswerOptions& options) {
 }
 
 void add_limits(CLI::App& command, AnswerOptions& options) {
-  command.add_option("--stop", options.stop, "The answer ends before this text; may be given several times")
+  command.add_option("--stop", options.generate.stop, "The answer ends before this text; may be given several times")
       ->type_name("TEXT")
       ->expected(1)
       ->allow_extra_args(false)
@@ -60,7 +61,8 @@ void add_limits(CLI::App& command, AnswerOptions& options) {
   command.add_option("--json-schema", options.json_schema, "The answer is JSON that fits this schema: an object, or a file that holds one")
       ->type_name("JSON|FILE")
       ->excludes(grammar);
-  command.add_option("--logprobs", options.logprobs, "Report each token's log-probability and those of the N likeliest, with --json")
+  command
+      .add_option("--logprobs", options.generate.logprobs, "Report each token's log-probability and those of the N likeliest, with --json")
       ->check(whole_number(0, 100))
       ->type_name("N");
 }
@@ -68,21 +70,21 @@ void add_limits(CLI::App& command, AnswerOptions& options) {
 }  // namespace
 
 void add_answer_options(CLI::App& command, AnswerOptions& options) {
-  command.add_option("-n,--max-tokens", options.max_tokens, "Most tokens of the answer")
+  command.add_option("-n,--max-tokens", options.generate.max_tokens, "Most tokens of the answer")
       ->check(whole_number(1, max_answer_tokens))
       ->type_name("N")
       ->capture_default_str();
-  command.add_option("--temperature,--temp", options.temperature, "0 takes the likeliest token each time; up to 100")
+  command.add_option("--temperature,--temp", options.generate.temperature, "0 takes the likeliest token each time; up to 100")
       ->check(number_between(0, 100))
       ->type_name("X")
       ->capture_default_str();
-  command.add_option("--top-k", options.top_k, "Draw among the N likeliest tokens; 0: all")
+  command.add_option("--top-k", options.generate.top_k, "Draw among the N likeliest tokens; 0: all")
       ->check(whole_number(0, std::numeric_limits<int32_t>::max()))
       ->type_name("N")
       ->capture_default_str();
-  add_number(command, "--top-p", options.top_p, 1e-6, 1, "Draw among the likeliest tokens whose probabilities add up to this");
-  add_number(command, "--min-p", options.min_p, 0, 1, "Draw among tokens at least this share as likely as the likeliest");
-  command.add_option("--seed", options.seed, "Seed of the sampling; the same seed gives the same answer")
+  add_number(command, "--top-p", options.generate.top_p, 1e-6, 1, "Draw among the likeliest tokens whose probabilities add up to this");
+  add_number(command, "--min-p", options.generate.min_p, 0, 1, "Draw among tokens at least this share as likely as the likeliest");
+  command.add_option("--seed", options.generate.seed, "Seed of the sampling; the same seed gives the same answer")
       ->check(whole_number(0, INT64_MAX))
       ->type_name("N")
       ->capture_default_str();
@@ -91,17 +93,7 @@ void add_answer_options(CLI::App& command, AnswerOptions& options) {
 }
 
 Result<GenerateOptions> generate_options(const Engine& engine, const AnswerOptions& options) {
-  GenerateOptions out{.max_tokens = options.max_tokens,
-                      .temperature = options.temperature,
-                      .top_k = options.top_k,
-                      .top_p = options.top_p,
-                      .min_p = options.min_p,
-                      .repeat_penalty = options.repeat_penalty,
-                      .frequency_penalty = options.frequency_penalty,
-                      .presence_penalty = options.presence_penalty,
-                      .penalty_tokens = options.penalty_tokens,
-                      .seed = options.seed,
-                      .stop = options.stop};
+  GenerateOptions out = options.generate;
   for (const std::string& text : options.logit_bias) {
     BOUGH_ASSIGN_OR_RETURN(const LogitBias bias, read_bias(text));
     out.logit_bias.push_back(bias);
@@ -114,7 +106,6 @@ Result<GenerateOptions> generate_options(const Engine& engine, const AnswerOptio
   } else if (!options.json_schema.empty()) {
     BOUGH_ASSIGN_OR_RETURN(out.json_schema, read_text(options.json_schema));
   }
-  if (options.logprobs >= 0) out.logprobs = options.logprobs;
   BOUGH_RETURN_IF_ERROR(engine.check(out));
   return out;
 }

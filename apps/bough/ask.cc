@@ -55,7 +55,7 @@ Status read_prompt(Conversation& conversation, const AskOptions& options, const 
   BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt,
                          options.raw ? raw_prompt(engine, texts.all, question) : chat_prompt(engine, texts.all, question));
   const auto tokens = static_cast<int64_t>(prompt.text.size() + prompt.question.size());
-  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), tokens + options.answer.max_tokens));
+  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), tokens + options.answer.generate.max_tokens));
   if (!options.no_sources) {
     conversation.sources = ReadText{&texts, prompt.before, static_cast<int64_t>(prompt.text.size()) - prompt.before};
   }
@@ -72,7 +72,7 @@ void unmark(std::string& word) {
 
 int ask(AskOptions options) {
   for (std::string& word : options.words) unmark(word);
-  for (std::string& stop : options.answer.stop) unmark(stop);
+  for (std::string& stop : options.answer.generate.stop) unmark(stop);
   unmark(options.plan);
   unmark(options.model.model);
   start_log(options.model.verbose);

@@ -94,7 +94,8 @@ Status Chat::read_files() {
   messages_.pop_back();
   BOUGH_RETURN_IF_ERROR(tokens.status());
   const auto length = static_cast<int64_t>(text_end_);
-  BOUGH_RETURN_IF_ERROR(check_memory(conversation_.engine->info(), conversation_.engine->kv_type(), length + options_.answer.max_tokens));
+  BOUGH_RETURN_IF_ERROR(
+      check_memory(conversation_.engine->info(), conversation_.engine->kv_type(), length + options_.answer.generate.max_tokens));
   const std::span<const TokenId> prompt = std::span(*tokens).first(text_end_);
   BOUGH_RETURN_IF_ERROR(find_session(conversation_, options_.sessions, prompt, texts.all));
   return read_tokens(conversation_, prompt.subspan(static_cast<size_t>(conversation_.session->length())), false, "reading");
@@ -115,7 +116,7 @@ Status Chat::read_prompt() {
   const auto differs = std::mismatch(held.begin(), held.begin() + static_cast<std::ptrdiff_t>(most), prompt.begin()).first;
   auto common = static_cast<size_t>(differs - held.begin());
   BOUGH_RETURN_IF_ERROR(check_memory(conversation_.engine->info(), conversation_.engine->kv_type(),
-                                     static_cast<int64_t>(prompt.size() - common) + options_.answer.max_tokens));
+                                     static_cast<int64_t>(prompt.size() - common) + options_.answer.generate.max_tokens));
   BOUGH_RETURN_IF_ERROR(session.rollback(static_cast<int64_t>(common)));
   if (common < text_end_) {
     BOUGH_RETURN_IF_ERROR(read_tokens(conversation_, std::span(prompt).subspan(common, text_end_ - common), false, "reading"));

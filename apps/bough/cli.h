@@ -50,21 +50,10 @@ struct ModelOptions {
 };
 
 struct AnswerOptions {
-  int64_t max_tokens = 256;
-  float temperature = 0;
-  int64_t top_k = 0;
-  float top_p = 1;
-  float min_p = 0;
-  float repeat_penalty = 1;
-  float frequency_penalty = 0;
-  float presence_penalty = 0;
-  int64_t penalty_tokens = 64;
+  GenerateOptions generate;             // all but what follows
   std::vector<std::string> logit_bias;  // ID=VALUE
-  uint64_t seed = 0;
-  std::vector<std::string> stop;
-  std::string grammar;      // a file
-  std::string json_schema;  // a JSON object or a file
-  int logprobs = -1;        // -1: none
+  std::string grammar;                  // a file
+  std::string json_schema;              // a JSON object or a file
 };
 
 inline constexpr int64_t max_answer_tokens = 1'048'576;

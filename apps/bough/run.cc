@@ -24,7 +24,8 @@ struct RunOptions {
 Status read_prompt(Conversation& conversation, const RunOptions& options, const std::string& prompt) {
   const Engine& engine = *conversation.engine;
   BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, engine.tokenize(prompt));
-  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), static_cast<int64_t>(tokens.size()) + options.answer.max_tokens));
+  BOUGH_RETURN_IF_ERROR(
+      check_memory(engine.info(), engine.kv_type(), static_cast<int64_t>(tokens.size()) + options.answer.generate.max_tokens));
   return read_tokens(conversation, tokens, true, "reading");
 }
 

@@ -32,6 +32,32 @@ TEST(PagePool, TakesAndGivesBack) {
   EXPECT_EQ(*again, *a) << "a page that was given back is handed out first";
 }
 
+// Whoever lets go last frees the page, and while the keeper is alone it counts.
+TEST(PagePool, KeptPages) {
+  PagePool pool(kSmall);
+  std::byte* page = *pool.take();
+  pool.keep(page);
+  EXPECT_EQ(pool.references(page), 2);
+  EXPECT_EQ(pool.pages_only_kept(), 0);
+  pool.share(page);
+  pool.give_back(page);
+  EXPECT_EQ(pool.pages_only_kept(), 0);
+  pool.give_back(page);
+  EXPECT_EQ(pool.references(page), 1);
+  EXPECT_EQ(pool.pages_only_kept(), 1);
+  EXPECT_EQ(pool.pages_in_use(), 1);
+  pool.share(page);
+  EXPECT_EQ(pool.pages_only_kept(), 0);
+  pool.drop(page);
+  EXPECT_EQ(pool.references(page), 1);
+  EXPECT_EQ(pool.pages_in_use(), 1);
+  pool.keep(page);
+  pool.give_back(page);
+  pool.drop(page);
+  EXPECT_EQ(pool.pages_only_kept(), 0);
+  EXPECT_EQ(pool.pages_in_use(), 0);
+}
+
 TEST(PagePool, PagesLargerThanAnArena) {
   PagePool pool(kLarge);
   PageList list(&pool);

@@ -295,9 +295,7 @@ void Pruner::save_selected(const Call& call) {
 }
 
 BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states) {
-  int64_t longest = 0;
-  for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
-  const Call call{batch, layer, setup_->layer(layer), q, rope, states, longest};
+  const Call call{batch, layer, setup_->layer(layer), q, rope, states, batch.longest()};
   chunks_scored_ = 0;
   keys_touched_ = 0;
   place_windows(call);

@@ -55,13 +55,33 @@ Result<std::byte*> PagePool::take() {
   if (free_.empty()) BOUGH_RETURN_IF_ERROR(grow());
   std::byte* page = free_.back();
   free_.pop_back();
-  ::new (&count_of(page)) int64_t{1};
+  ::new (&count_of(page)) int64_t{2};
   ++in_use_;
   return page;
 }
 
+void PagePool::share(std::byte* page) {
+  int64_t& count = count_of(page);
+  if (count == kKept) --only_kept_;
+  count += 2;
+}
+
 void PagePool::give_back(std::byte* page) {
-  if (--count_of(page) > 0) return;
+  int64_t& count = count_of(page);
+  count -= 2;
+  if (count == kKept) ++only_kept_;
+  if (count == 0) free(page);
+}
+
+void PagePool::drop(std::byte* page) {
+  int64_t& count = count_of(page);
+  count -= kKept;
+  if (count != 0) return;
+  --only_kept_;
+  free(page);
+}
+
+void PagePool::free(std::byte* page) {
   free_.push_back(page);
   --in_use_;
 }

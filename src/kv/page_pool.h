@@ -24,9 +24,15 @@ class PagePool {
   // A page with unspecified contents and one reference. Errors: out_of_memory.
   Result<std::byte*> take();
   // One reference more, one less. REQUIRES: references(page) > 0.
-  void share(std::byte* page) { ++count_of(page); }
+  void share(std::byte* page);
   void give_back(std::byte* page);
-  int64_t references(const std::byte* page) const { return count_of(const_cast<std::byte*>(page)); }
+  int64_t references(const std::byte* page) const { return (count(page) >> 1) + (count(page) & kKept); }
+
+  // One reference that is told from the others, at most one a page: pages that nothing else refers to are counted while they change.
+  // REQUIRES: references(page) > 0 and not kept; kept.
+  void keep(std::byte* page) { count_of(page) |= kKept; }
+  void drop(std::byte* page);
+  int64_t pages_only_kept() const { return only_kept_; }
 
   // Pages that anybody refers to, each counted once.
   int64_t pages_in_use() const { return in_use_; }
@@ -36,6 +42,7 @@ class PagePool {
   // An arena: the counts of its pages, then the pages. It begins at a multiple of kArenaBytes and its pages within that distance, so
   // that a page's address tells where its count is: counting touches no page.
   static constexpr size_t kArenaBytes = size_t{32} << 20;
+  static constexpr int64_t kKept = 1;
   struct Unmap {
     size_t bytes = 0;
     void operator()(std::byte* p) const;
@@ -46,12 +53,16 @@ class PagePool {
   // One cache line more than a page has: the same row of neighbouring pages lies in different sets of a cache. The pages of an arena
   // begin where those of the arena before it would go on.
   size_t stride() const { return (shape_.page_bytes() + 63) / 64 * 64 + 64; }
+  // Twice the number of references but the kept one, and kKept with it.
   int64_t& count_of(std::byte* page) const;
+  int64_t count(const std::byte* page) const { return count_of(const_cast<std::byte*>(page)); }
+  void free(std::byte* page);
 
   KvShape shape_;
   std::vector<std::unique_ptr<std::byte, Unmap>> arenas_;
   std::vector<std::byte*> free_;
   int64_t in_use_ = 0;
+  int64_t only_kept_ = 0;
 };
 
 // INVARIANT: pages().size() == ceil(length / 64). Gives its pages back when it goes. Rows from length() on are written only after

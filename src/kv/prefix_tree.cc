@@ -39,7 +39,7 @@ void PrefixTree::insert(std::span<const TokenId> text, PageList& pages) {
       node->second.id = next_id_++;
       node->second.page = pages.pages()[page];
       node->second.parent = parent;
-      pool_->share(node->second.page);
+      pool_->keep(node->second.page);
       if (parent != nodes_.end()) ++parent->second.children;
     } else if (node->second.page != pages.pages()[page]) {
       pages.replace(page, node->second.page);
@@ -49,14 +49,8 @@ void PrefixTree::insert(std::span<const TokenId> text, PageList& pages) {
   }
 }
 
-int64_t PrefixTree::unused_bytes() const {
-  int64_t count = 0;
-  for (const auto& [key, node] : nodes_) count += pool_->references(node.page) == 1 ? 1 : 0;
-  return count * static_cast<int64_t>(pool_->shape().page_bytes());
-}
-
 void PrefixTree::erase(Nodes::iterator node) {
-  pool_->give_back(node->second.page);
+  pool_->drop(node->second.page);
   if (node->second.parent != nodes_.end()) --node->second.parent->second.children;
   nodes_.erase(node);
 }
@@ -79,7 +73,7 @@ void PrefixTree::trim_to(int64_t bytes) {
 }
 
 void PrefixTree::clear() {
-  for (const auto& [key, node] : nodes_) pool_->give_back(node.page);
+  for (const auto& [key, node] : nodes_) pool_->drop(node.page);
   nodes_.clear();
 }
 
@@ -88,6 +82,7 @@ Status PrefixTree::check_integrity() const {
   std::set<uint64_t> ids;
   std::set<const std::byte*> pages;
   std::map<uint64_t, int64_t> children;
+  int64_t unused = 0;
   for (const auto& [key, node] : nodes_) {
     const std::string name = "node " + std::to_string(node.id);
     if (!ids.insert(node.id).second) return broken(name + " is there twice");
@@ -96,6 +91,10 @@ Status PrefixTree::check_integrity() const {
     const uint64_t parent = node.parent == nodes_.end() ? 0 : node.parent->second.id;
     if (parent != key.first) return broken(name + " hangs on node " + std::to_string(parent) + ", not " + std::to_string(key.first));
     ++children[parent];
+    unused += pool_->references(node.page) == 1 ? 1 : 0;
+  }
+  if (unused != pool_->pages_only_kept()) {
+    return broken(std::to_string(unused) + " of its pages are unused and " + std::to_string(pool_->pages_only_kept()) + " counted");
   }
   for (const auto& [key, node] : nodes_) {
     if (key.first != 0 && ids.count(key.first) == 0) return broken("node " + std::to_string(node.id) + " has lost its parent");

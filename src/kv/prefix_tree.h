@@ -19,7 +19,7 @@ namespace bough {
 // recently used are given back first, the ends of texts before their beginnings. Not thread-safe.
 class PrefixTree {
  public:
-  // The pool must outlive the tree. A budget of 0 bytes keeps nothing and finds nothing.
+  // The pool must outlive the tree and have no other. A budget of 0 bytes keeps nothing and finds nothing.
   PrefixTree(PagePool* pool, int64_t budget) : pool_(pool), budget_(budget) {}
   ~PrefixTree() { clear(); }
   PrefixTree(const PrefixTree&) = delete;
@@ -40,7 +40,7 @@ class PrefixTree {
 
   int64_t pages() const { return static_cast<int64_t>(nodes_.size()); }
   // Bytes of the pages that no sequence holds.
-  int64_t unused_bytes() const;
+  int64_t unused_bytes() const { return pool_->pages_only_kept() * static_cast<int64_t>(pool_->shape().page_bytes()); }
 
   // Whether the tree hangs together. Errors: internal, with what is wrong.
   Status check_integrity() const;

@@ -31,8 +31,7 @@ Forward::Forward(const ModelConfig* config, const Weights* weights, AttentionSet
 Status Forward::run(const Batch& batch, std::span<AttentionState* const> states, std::vector<float>& logits,
                     std::span<SourceTally* const> tallies) {
   const ModelConfig& c = *config_;
-  int64_t longest = 0;
-  for (const PageTable& sequence : batch.sequences) longest = std::max(longest, sequence.length);
+  const int64_t longest = batch.longest();
   for (size_t i = 0; i < ropes_.size(); ++i) ropes_[i].reserve(setup_.rope_positions(static_cast<int>(i), longest));
   act_.resize(c, batch.rows());
   MassWatch watch(&setup_, &batch, tallies);

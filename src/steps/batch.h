@@ -1,6 +1,7 @@
 // The ragged view of one engine step: rows of several sequences side by side, and the flat list of their query blocks.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -32,6 +33,12 @@ struct Batch {
   int32_t decode_rows = 0;
 
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
+  // Tokens of the longest sequence.
+  int64_t longest() const {
+    int64_t tokens = 0;
+    for (const PageTable& sequence : sequences) tokens = std::max(tokens, sequence.length);
+    return tokens;
+  }
 };
 
 }  // namespace bough

@@ -4,8 +4,8 @@
 
 namespace bough {
 
-std::vector<Context> frozen_contexts(const LayerPlan& plan, int list_heads, const LayerState& state, int64_t r1) {
-  std::vector<Context> contexts(static_cast<size_t>(list_heads));
+void frozen_contexts(const LayerPlan& plan, int list_heads, const LayerState& state, int64_t r1, std::vector<Context>& contexts) {
+  contexts.assign(static_cast<size_t>(list_heads), {});
   for (size_t h = 0; h < contexts.size(); ++h) {
     Context& c = contexts[h];
     c.r1 = r1;
@@ -16,7 +16,6 @@ std::vector<Context> frozen_contexts(const LayerPlan& plan, int list_heads, cons
     c.chunk = plan.last_chunk();
     c.selected = static_cast<int64_t>(state.selected_count) * c.chunk;
   }
-  return contexts;
 }
 
 namespace {
@@ -35,6 +34,7 @@ Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int l
   const int64_t window = setup.attention_of(layer).sliding_window;
   const PositionRule rule = setup.positions(layer);
   const int64_t sinks_kept = plan.sinks / 32 * 32;
+  std::vector<Context> contexts;
   for (size_t b = 0; b < states.size(); ++b) {
     LayerState& state = states[b]->layers[static_cast<size_t>(layer)];
     const QueryBlock& block = batch.blocks[b];
@@ -49,7 +49,7 @@ Status renew_working_sets(const AttentionSetup& setup, const Batch& batch, int l
       state.w0 = run_start(window, block.r0);
       state.set.size = 0;
     }
-    std::vector<Context> contexts = frozen_contexts(plan, setup.list_heads(), state, block.r1());
+    frozen_contexts(plan, setup.list_heads(), state, block.r1(), contexts);
     const int64_t keys = contexts[0].size();
     if (!setup.bodies->working_set_reserve(setup.kv, window > 0 ? keys : std::max(keys, plan.context_tokens()), state.set)) {
       return Status(Code::out_of_memory, "no memory for a working set of " + std::to_string(keys) + " keys");

@@ -8,8 +8,9 @@
 
 namespace bough {
 
-// The frozen context of a decode row's sequence in one layer, which ends at r1 now: one for each list head.
-std::vector<Context> frozen_contexts(const LayerPlan& plan, int list_heads, const LayerState& state, int64_t r1);
+// The frozen context of a decode row's sequence in one layer, which ends at r1 now: one for each list head, in place of what `contexts`
+// held.
+void frozen_contexts(const LayerPlan& plan, int list_heads, const LayerState& state, int64_t r1, std::vector<Context>& contexts);
 
 // One layer. lists and refreshed: as the Pruner left them. Between refreshes the context is frozen and new tokens are appended to it.
 // Errors: out_of_memory; the sets stay valid for the tokens that they held.

@@ -33,7 +33,7 @@ const Mass* MassWatch::prepare(int layer, const BlockList& lists, std::span<Atte
     const QueryBlock& block = batch_->blocks[static_cast<size_t>(row.block)];
     if (row.block < batch_->decode_rows) {
       const LayerState& state = states[static_cast<size_t>(row.block)]->layers[static_cast<size_t>(layer)];
-      row.contexts = frozen_contexts(setup_->layer(layer), lists.list_heads, state, block.r1());
+      frozen_contexts(setup_->layer(layer), lists.list_heads, state, block.r1(), row.contexts);
     } else {
       row.contexts.resize(static_cast<size_t>(lists.list_heads));
       for (size_t h = 0; h < row.contexts.size(); ++h) row.contexts[h] = context_of(lists, block, row.block, static_cast<int>(h));

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 #include "cpu/cpu_bodies.h"
 #include "cpu/gather.h"
@@ -41,6 +40,21 @@ struct Workspace {
     w.hidden = carver.take<int>(group);
     w.visible = carver.take<int>(group);
     return w;
+  }
+};
+
+// What the splits give, for all threads: row, head, split.
+struct Parts {
+  float* o;           // [rows, hq, splits, d]
+  float* lse;         // [rows, hq, splits]
+  float* merged_lse;  // [rows, hq]
+
+  static Parts carve(int64_t rows, int64_t heads, int64_t splits, int64_t d, Carver& carver) {
+    Parts p{};
+    p.o = carver.take<float>(rows * heads * splits * d);
+    p.lse = carver.take<float>(rows * heads * splits);
+    p.merged_lse = carver.take<float>(rows * heads);
+    return p;
   }
 };
 
@@ -131,11 +145,12 @@ void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {
   const int d = a.heads.head_dim;
   int64_t splits = 1;
   for (int row = 0; row < rows; ++row) splits = std::max(splits, (a.sets[row]->size + kSplitKeys - 1) / kSplitKeys);
-  std::vector<float> part_o(static_cast<size_t>(rows * a.heads.heads * splits * d));
-  std::vector<float> part_lse(static_cast<size_t>(rows * a.heads.heads * splits));
-  Carver sizes(nullptr);
+  Carver sizes(nullptr), shared_sizes(nullptr);
   Workspace::carve(ops, a.heads.group(), d, sizes);
-  const Scratch scratch(sizes.used());
+  Parts::carve(rows, a.heads.heads, splits, d, shared_sizes);
+  const Scratch scratch(sizes.used(), shared_sizes.used());
+  Carver shared(scratch.shared());
+  const Parts parts = Parts::carve(rows, a.heads.heads, splits, d, shared);
   const int64_t items = static_cast<int64_t>(rows) * a.heads.kv_heads * splits;
 #pragma omp parallel for schedule(static)
   for (int64_t item = 0; item < items; ++item) {
@@ -145,24 +160,22 @@ void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {
     const int kv_head = static_cast<int>(item / splits % a.heads.kv_heads);
     const int row = static_cast<int>(item / splits / a.heads.kv_heads);
     const int64_t part = (static_cast<int64_t>(row) * a.heads.heads + kv_head * a.heads.group()) * splits + split;
-    attend_split(ops, a, row, kv_head, split, w, &part_o[static_cast<size_t>(part * d)], splits * d, &part_lse[static_cast<size_t>(part)],
-                 splits);
+    attend_split(ops, a, row, kv_head, split, w, parts.o + part * d, splits * d, parts.lse + part, splits);
   }
   MergeArgs merging;
   merging.rows = static_cast<int64_t>(rows) * a.heads.heads;
   merging.parts = splits;
   merging.d = d;
-  merging.part_o = part_o.data();
-  merging.part_lse = part_lse.data();
+  merging.part_o = parts.o;
+  merging.part_lse = parts.lse;
   merging.o = a.o;
-  std::vector<float> lse(a.mass == nullptr ? 0 : static_cast<size_t>(merging.rows));
-  if (a.mass != nullptr) merging.lse = lse.data();
+  if (a.mass != nullptr) merging.lse = parts.merged_lse;
   merge(merging);
   for (int64_t row = 0; a.mass != nullptr && row < merging.rows; ++row) {
     float* mass = a.mass->rows[row / a.heads.heads];
     if (mass == nullptr) continue;
     const int64_t groups = a.mass->groups(a.sets[row / a.heads.heads]->size);
-    finish_mass(lse[static_cast<size_t>(row)], groups, mass + row % a.heads.heads * groups);
+    finish_mass(parts.merged_lse[row], groups, mass + row % a.heads.heads * groups);
   }
 }
 

@@ -174,18 +174,15 @@ void gemm(const LinearArgs& a) {
   const Kernel& wide = kernel({width, a.w.cols, bf16, a.add, a.w.rows});
   std::byte* packed = packed_panels(a, bf16, width, a.packed != nullptr ? *a.packed : passing);
   const size_t x_bytes = static_cast<size_t>(kRows * a.w.cols) * (bf16 ? 2 : 4);
-  static thread_local std::vector<std::byte> x;  // kept: its pages are costly to take anew at every call
-  if (x.size() < static_cast<size_t>(tiles) * x_bytes) x.resize(static_cast<size_t>(tiles) * x_bytes);
-  std::byte* const packed_x = x.data();
-  const Plan plan{a, bf16, width, wide.w.get_size(), packed, packed_x};
   const int64_t last = a.w.rows - (panels - 1) * width;
   const size_t scratch_bytes = std::max(wide.scratch.get_size(), kernel({last, a.w.cols, bf16, a.add, a.w.rows}).scratch.get_size());
-  const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes);
+  const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes, static_cast<size_t>(tiles) * x_bytes);
+  const Plan plan{a, bf16, width, wide.w.get_size(), packed, scratch.shared()};
   std::exception_ptr failure;  // no exception may leave a parallel region
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
-    for (int64_t t = 0; t < tiles; ++t) pack_tile(a, t, bf16, packed_x + static_cast<size_t>(t) * x_bytes);
+    for (int64_t t = 0; t < tiles; ++t) pack_tile(a, t, bf16, plan.x + static_cast<size_t>(t) * x_bytes);
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < tiles * panels; ++item) {
       try {

@@ -17,14 +17,15 @@ thread_local Buffer buffer;
 
 }  // namespace
 
-Scratch::Scratch(size_t bytes_per_thread) : stride_((bytes_per_thread + 63) / 64 * 64) {
-  const size_t wanted = stride_ * static_cast<size_t>(omp_get_max_threads());
+Scratch::Scratch(size_t bytes_per_thread, size_t shared_bytes)
+    : shared_size_((shared_bytes + 63) / 64 * 64), stride_((bytes_per_thread + 63) / 64 * 64) {
+  const size_t wanted = shared_size_ + stride_ * static_cast<size_t>(omp_get_max_threads());
   if (buffer.size < wanted) {
     buffer = {};
     buffer.data.reset(static_cast<std::byte*>(::operator new (wanted, std::align_val_t{64})));
     buffer.size = wanted;
   }
-  base_ = buffer.data.get();
+  shared_ = buffer.data.get();
 }
 
 }  // namespace bough::cpu

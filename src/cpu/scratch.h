@@ -8,21 +8,23 @@
 
 namespace bough::cpu {
 
-// At least `bytes` a thread for omp_get_max_threads() threads, aligned to 64, kept by the calling thread for the next call; a later
-// call may move it. Throws std::bad_alloc.
+// At least `bytes_per_thread` for each of omp_get_max_threads() threads and `shared_bytes` for all of them, aligned to 64, kept by the
+// calling thread for the next call; a later call may move it. Throws std::bad_alloc.
 class Scratch {
  public:
-  explicit Scratch(size_t bytes_per_thread);
+  explicit Scratch(size_t bytes_per_thread, size_t shared_bytes = 0);
 
   // This thread's part. Called inside the parallel region.
-  std::byte* mine() const { return base_ + static_cast<size_t>(omp_get_thread_num()) * stride_; }
+  std::byte* mine() const { return shared_ + shared_size_ + static_cast<size_t>(omp_get_thread_num()) * stride_; }
+  std::byte* shared() const { return shared_; }
 
  private:
-  std::byte* base_ = nullptr;
+  std::byte* shared_ = nullptr;
+  size_t shared_size_ = 0;
   size_t stride_ = 0;
 };
 
-// Cuts a thread's part into arrays, each aligned to 64 bytes. With base = nullptr it only counts.
+// Cuts a part into arrays, each aligned to 64 bytes. With base = nullptr it only counts.
 class Carver {
  public:
   explicit Carver(std::byte* base) : base_(base) {}

@@ -70,9 +70,9 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
   }
   const Mass* mass = watch.prepare(layer, lists, decoding);
   if (batch.decode_rows > 0) {
-    std::vector<const WorkingSet*> sets;
-    for (const AttentionState* state : decoding) sets.push_back(&state->layers[static_cast<size_t>(layer)].set);
-    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets.data(), &rope, own.sliding_window, act_.o.data(), mass});
+    sets_.clear();
+    for (const AttentionState* state : decoding) sets_.push_back(&state->layers[static_cast<size_t>(layer)].set);
+    bodies.attend_cached({&batch, setup_.kv, setup_.heads, act_.q.data(), sets_.data(), &rope, own.sliding_window, act_.o.data(), mass});
   }
   bodies.attend({&batch, batch.decode_rows, setup_.kv, setup_.heads, layer, act_.q.data(), lists, &rope, own.sliding_window,
                  setup_.positions(layer), act_.o.data(), nullptr, mass});

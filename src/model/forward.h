@@ -55,6 +55,7 @@ class Forward {
   Pruner pruner_;
   PackedWeightsPtr packed_;
   Activations act_;
+  std::vector<const WorkingSet*> sets_;  // [decode_rows] of the layer that runs
   LayerObserver observer_;
 };
 

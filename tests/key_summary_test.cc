@@ -109,8 +109,7 @@ TEST_P(SummaryScan, GivesTheBitsOfThePages) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Bodies, SummaryScan, testing::ValuesIn(test::body_cases()),
-                         [](const auto& info) { return test::body_case_name(info.param); });
+INSTANTIATE_TEST_SUITE_P(Bodies, SummaryScan, testing::ValuesIn(test::body_cases()), test::body_case_name);
 
 }  // namespace
 }  // namespace bough

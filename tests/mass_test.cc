@@ -19,8 +19,8 @@ std::string tree_of(int64_t k, const std::string& more = "") {
   return R"({"mode":"hip","sinks":64,"window":128,"tree":{"k":)" + std::to_string(k) + R"(,"key_block":4})" + more + "}";
 }
 
-eval::MassReport mass_of(const test::TinyFile& file, const std::string& plan, int64_t length) {
-  const auto engine = file.engine(plan);
+eval::MassReport mass_of(const test::TinyFile& file, const std::string& plan, int64_t length, DType kv = DType::f32) {
+  const auto engine = file.engine(plan, kv);
   if (engine == nullptr) return {};
   const Result<eval::MassReport> report = eval::run_mass(*engine, text_of(2000), {.length = length, .blocks = 4});
   EXPECT_TRUE(report.ok()) << report.status().message();
@@ -65,6 +65,20 @@ TEST(Mass, GrowsWithTheSelection) {
   ASSERT_EQ(few.layers.size(), many.layers.size());
   EXPECT_NEAR(many.layers[0].random, 2 * few.layers[0].random, 1e-9) << "the first layer's queries and keys are the same";
   EXPECT_NEAR(many.layers[0].outside, few.layers[0].outside, 1e-9);
+}
+
+// The first layer's queries are the same; its keys are rounded.
+TEST(Mass, HardlyDependsOnTheKvType) {
+  const test::TinyFile file(test::peaked_model());
+  const eval::MassReport exact = mass_of(file, test::kSmallPlan, 960);
+  ASSERT_EQ(exact.layers.size(), 2u);
+  for (const DType kv : {DType::bf16, DType::i8, DType::i4}) {
+    const eval::MassReport report = mass_of(file, test::kSmallPlan, 960, kv);
+    ASSERT_EQ(report.layers.size(), 2u) << name_of(kv);
+    const double tolerance = kv == DType::i4 ? 0.03 : 0.005;
+    EXPECT_NEAR(report.layers[0].outside, exact.layers[0].outside, tolerance) << name_of(kv);
+    EXPECT_NEAR(report.layers[0].best, exact.layers[0].best, tolerance) << name_of(kv);
+  }
 }
 
 TEST(Mass, RefusesWhatPrunesNothing) {

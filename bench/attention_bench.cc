@@ -284,7 +284,7 @@ int main(int argc, char** argv) {
   const std::string only = argc > 2 ? argv[2] : "";
   if (argc > 3) bough::wanted_step = argv[3];
   std::printf("%d threads\n", omp_get_max_threads());
-  for (const bough::DType type : {bough::DType::bf16}) {
+  for (const bough::DType type : bough::kAllDTypes) {
     const bough::Cache cache(type);
     for (const bough::AttentionBodies& body : bough::attention_bodies()) {
       if (bough::pick_attention_bodies(type, body.name) == nullptr || (!only.empty() && body.name != only)) continue;

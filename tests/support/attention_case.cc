@@ -92,7 +92,10 @@ std::vector<float> AttentionCase::stored(int sequence, int64_t token, int kv_hea
 
 void AttentionCase::set_key(int sequence, int64_t token, int kv_head, std::span<const float> key) {
   const KvShape kv = shape_.kv();
-  std::byte* row = pages(sequence).row(token, kv.k_offset(shape_.layer, kv_head), kv.row_bytes());
+  const size_t plane = kv.k_offset(shape_.layer, kv_head), mean = kv_mean_bytes(shape_.type, shape_.d);
+  PageTable table = pages(sequence);
+  std::fill_n(table.row(token / kPageTokens * kPageTokens, plane, kv.row_bytes()) - mean, mean, std::byte{0});
+  std::byte* row = table.row(token, plane, kv.row_bytes());
   store_row(key.data(), shape_.type, shape_.d, static_cast<int>(token % kPageTokens), row);
 }
 

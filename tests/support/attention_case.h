@@ -74,6 +74,7 @@ class AttentionCase {
   // What the pages hold, widened to f32.
   std::vector<float> key(int sequence, int64_t token, int kv_head) const { return stored(sequence, token, kv_head, true); }
   std::vector<float> value(int sequence, int64_t token, int kv_head) const { return stored(sequence, token, kv_head, false); }
+  // In i4 the page is relative to no mean from then on: equal keys read the same in every page.
   void set_key(int sequence, int64_t token, int kv_head, std::span<const float> key);
   std::span<const std::byte> pool() const { return pool_; }
   void clear_pages();  // every byte to 0xa5

@@ -7,6 +7,11 @@
 #include "attention/refresh.h"
 
 namespace bough {
+namespace {
+
+constexpr int64_t kSummaryStep = 128;  // chunks that one search adds at most; a slice of a text has no more
+
+}  // namespace
 
 AttentionSetup::AttentionSetup(AttentionPlan fitted, const KvShape& kv_shape, const HeadShape& head_shape, int64_t trained,
                                const AttentionBodies* attention_bodies, std::vector<LayerAttention> of_model)
@@ -133,18 +138,20 @@ bool Pruner::all_fit(const Candidates& candidates, int64_t block, int64_t limit,
   return most <= keep && least == most;
 }
 
-// The summaries of the sequences whose blocks the first stage scores, up to the candidates that are whole.
+// The summaries of the sequences whose blocks the first stage scores, towards the candidates that are whole: what a restored sequence
+// lacks comes little by little, so that its first answer does not wait for it.
 void Pruner::summarise(const Call& call, const Candidates& candidates) {
   summaries_.assign(call.batch.sequences.size(), nullptr);
-  for (size_t b = 0; b < call.batch.blocks.size(); ++b) {
+  for (size_t b = call.batch.blocks.size(); b-- > 0;) {  // a sequence's last block has most candidates
     const auto seq = static_cast<size_t>(call.batch.blocks[b].seq);
-    if (active_[b] == 0 || seq >= call.states.size()) continue;
+    if (active_[b] == 0 || seq >= call.states.size() || summaries_[seq] != nullptr) continue;
     LayerState& state = call.state(seq);
     state.chunk = candidates.chunk;
     state.sinks = candidates.sinks;
     const PageTable& pages = call.batch.sequences[seq];
     const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
-    extend_summary(setup_->kv, pages, call.layer, candidates.chunk, candidates.sinks, whole, state.summary);
+    const int64_t most = state.summary.chunks + kSummaryStep;
+    extend_summary(setup_->kv, pages, call.layer, candidates.chunk, candidates.sinks, std::min(whole, most), state.summary);
     summaries_[seq] = &state.summary;
   }
 }

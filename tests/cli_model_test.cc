@@ -105,7 +105,7 @@ TEST_F(CliModel, InspectTellsShapeAndCost) {
   EXPECT_EQ(info["layers"], 30);
   EXPECT_EQ(info["trained_context"], 8192);
   EXPECT_EQ(info["kv_bytes_per_token"], 23040);
-  EXPECT_EQ(info["kv_bytes_per_token_by_type"], Json({{"f32", 46080}, {"bf16", 23040}, {"int8", 12240}, {"int4", 7020}}));
+  EXPECT_EQ(info["kv_bytes_per_token_by_type"], Json({{"f32", 46080}, {"bf16", 23040}, {"int8", 12240}, {"int4", 7740}}));
   EXPECT_EQ(info["contexts"][2]["tokens"], 131072);
   EXPECT_EQ(info["contexts"][2]["kv_bytes"], int64_t{131072} * 23040);
   EXPECT_LE(info["plan_context_tokens"].get<int64_t>(), 8192);

@@ -212,7 +212,7 @@ TEST(KvRow, SpecialValues) {
       std::vector<float> x(64, 1.0F);
       x[3] = bad;
       const auto y = stored(x.data(), type, 64);
-      for (int i = 0; i < kQuantGroup; ++i) EXPECT_TRUE(std::isnan(y[static_cast<size_t>(i)])) << name_of(type) << " " << bad;
+      for (int i = 0; i < quant_group(type); ++i) EXPECT_TRUE(std::isnan(y[static_cast<size_t>(i)])) << name_of(type) << " " << bad;
     }
   }
 }
@@ -269,10 +269,10 @@ TEST(KvRow, BytesOfARow) {
   EXPECT_EQ(kv_row_bytes(DType::f32, 64), 256U);
   EXPECT_EQ(kv_row_bytes(DType::bf16, 64), 128U);
   EXPECT_EQ(kv_row_bytes(DType::i8, 64), 68U);
-  EXPECT_EQ(kv_row_bytes(DType::i4, 64), 37U);
-  EXPECT_EQ(kv_row_bytes(DType::i4, 80), 47U);
+  EXPECT_EQ(kv_row_bytes(DType::i4, 64), 41U);
+  EXPECT_EQ(kv_row_bytes(DType::i4, 80), 51U);
   EXPECT_EQ(kv_head_bytes(DType::i8, 64), 64 * 68U);
-  EXPECT_EQ(kv_head_bytes(DType::i4, 64), 64 * 39U);
+  EXPECT_EQ(kv_head_bytes(DType::i4, 64), 64 * 43U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Bodies, KvWriteTest, testing::ValuesIn(test::body_names()), [](const auto& info) { return info.param; });

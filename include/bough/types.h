@@ -23,17 +23,18 @@ constexpr const char* name_of(DType type) {
   return "unknown";
 }
 
-// Elements that share a scale in the quantised types.
-inline constexpr int kQuantGroup = 32;
+// Elements that share a scale in a quantised type.
+constexpr int quant_group(DType type) { return type == DType::i4 ? 16 : 32; }
 
 // Tokens of a page of the KV cache.
 inline constexpr int kPageTokens = 64;
 
 // Bytes of a row of the KV cache, a key or a value of one token and head: its elements, in the quantised types a scale of two bytes for
-// each group of 32 of them, in int4 the row's place in its page.
+// each group of 32 of them, 16 in int4, and there the row's place in its page.
 constexpr size_t kv_row_bytes(DType type, int head_dim) {
   const auto count = static_cast<size_t>(head_dim);
-  const size_t scales = (count + kQuantGroup - 1) / kQuantGroup * 2;
+  const auto group = static_cast<size_t>(quant_group(type));
+  const size_t scales = (count + group - 1) / group * 2;
   switch (type) {
     case DType::f32: return count * 4;
     case DType::bf16: return count * 2;

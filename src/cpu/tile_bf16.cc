@@ -114,7 +114,7 @@ void pack_keys_of(const std::byte* const* keys, int d, const RopeParams& rope, c
   const int pairs = d / 2;
   const int turning = cos != nullptr && rope.layout == RopeLayout::interleaved ? rope.dims / 2 : 0;
   for (int lane = 0; lane < kTileKeys; lane += 16) {
-    for (int first = 0; first < d; first += kQuantGroup * kGroups<type>) {
+    for (int first = 0; first < d; first += kGroup * kGroups<type>) {
       __m512i x[16][kGroups<type>];
       for (int i = 0; i < 16; ++i) load_bf16<type>(keys[lane + i], d, first, x[i]);
       for (int g = 0; g < kGroups<type>; ++g) {
@@ -145,12 +145,12 @@ inline void store_pairs(__m256i a, __m256i b, uint32_t* out) {
 template <DType type>
 void pack_values_of(const std::byte* const* values, int d, uint32_t* tile) {
   for (int k = 0; k < kTileKeys; k += 2, tile += padded(d)) {
-    for (int first = 0; first < d; first += kQuantGroup * kGroups<type>) {
+    for (int first = 0; first < d; first += kGroup * kGroups<type>) {
       __m512i a[kGroups<type>], b[kGroups<type>];
       load_bf16<type>(values[k], d, first, a);
       load_bf16<type>(values[k + 1], d, first, b);
-      for (int g = 0; g < kGroups<type> && first + g * kQuantGroup < d; ++g) {
-        uint32_t* out = tile + first + g * kQuantGroup;
+      for (int g = 0; g < kGroups<type> && first + g * kGroup < d; ++g) {
+        uint32_t* out = tile + first + g * kGroup;
         store_pairs(_mm512_castsi512_si256(a[g]), _mm512_castsi512_si256(b[g]), out);
         store_pairs(_mm512_extracti64x4_epi64(a[g], 1), _mm512_extracti64x4_epi64(b[g], 1), out + 16);
       }

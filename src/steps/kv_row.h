@@ -1,7 +1,7 @@
 // One row of the KV cache, a key or a value of one token and head, in any KV type:
 //   f32, bf16   the elements
-//   i8, i4      the codes of all elements, then a bf16 scale for each group of 32 of them (the last group may be smaller);
-//               i4 has elements 2i and 2i + 1 in the low and the high half of byte i, as code + 8, and after the scales the row's
+//   i8, i4      the codes of all elements, then a bf16 scale for each group of 32 of them, of 16 in i4 (the last group may be
+//               smaller); i4 has elements 2i and 2i + 1 in the low and the high half of byte i, as code + 8, and after the scales the row's
 //               place in its page, one byte.
 // An element of i8 reads as code * scale rounded to bf16. A quantised row depends on its own elements and, in i4, on the pages before
 // its own: no slice cut, rollback or neighbour changes a bit of it.
@@ -70,11 +70,13 @@ inline uint16_t quantise(const float* x, int n, int top, int8_t* codes) {
   return scale;
 }
 
-constexpr int groups_of(int n) { return (n + kQuantGroup - 1) / kQuantGroup; }
+constexpr int groups_of(DType type, int n) { return (n + quant_group(type) - 1) / quant_group(type); }
 
 // Where the codes and the scales of a block begin. REQUIRES: type is i8 or i4; first is a multiple of 128.
 inline size_t codes_offset(DType type, int first) { return static_cast<size_t>(type == DType::i8 ? first : first / 2); }
-inline size_t scales_offset(DType type, int d, int first) { return codes_offset(type, d) + static_cast<size_t>(groups_of(first)) * 2; }
+inline size_t scales_offset(DType type, int d, int first) {
+  return codes_offset(type, d) + static_cast<size_t>(groups_of(type, first)) * 2;
+}
 
 // The mean [d], as bf16, that a row of i4 is relative to.
 inline const std::byte* mean_of(const std::byte* row, int d) {
@@ -100,10 +102,10 @@ inline void store_row(const float* x, DType type, int d, int place, std::byte* r
       for (int half = 1; half < size; half *= 2) hadamard_stage(n, half, y);
     }
     int8_t codes[kRowBlock];
-    uint16_t scales[kRowBlock / kQuantGroup];
-    for (int g = 0; g < groups_of(n); ++g) {
-      const int at = g * kQuantGroup;
-      scales[g] = quantise(y + at, std::min(kQuantGroup, n - at), type == DType::i8 ? 127 : 7, codes + at);
+    uint16_t scales[kRowBlock / quant_group(DType::i4)];
+    for (int g = 0; g < groups_of(type, n); ++g) {
+      const int at = g * quant_group(type);
+      scales[g] = quantise(y + at, std::min(quant_group(type), n - at), type == DType::i8 ? 127 : 7, codes + at);
     }
     std::byte* out = row + codes_offset(type, first);
     if (type == DType::i8) {
@@ -111,7 +113,7 @@ inline void store_row(const float* x, DType type, int d, int place, std::byte* r
     } else {
       for (int i = 0; i < n; i += 2) out[i / 2] = static_cast<std::byte>((codes[i] + 8) | (codes[i + 1] + 8) << 4);
     }
-    std::memcpy(row + scales_offset(type, d, first), scales, static_cast<size_t>(groups_of(n)) * 2);
+    std::memcpy(row + scales_offset(type, d, first), scales, static_cast<size_t>(groups_of(type, n)) * 2);
   }
 }
 
@@ -134,13 +136,13 @@ inline void load_block(const std::byte* row, DType type, int d, int first, float
     }
   }
   const int size = type == DType::i4 ? hadamard_size(d) : 1;
-  for (int half = 1; half < std::min(size, kQuantGroup); half *= 2) hadamard_stage(n, half, codes);
+  for (int half = 1; half < std::min(size, quant_group(type)); half *= 2) hadamard_stage(n, half, codes);
   for (int i = 0; i < n; ++i) {
     uint16_t scale;
-    std::memcpy(&scale, row + scales_offset(type, d, first) + i / kQuantGroup * 2, sizeof(scale));
+    std::memcpy(&scale, row + scales_offset(type, d, first) + i / quant_group(type) * 2, sizeof(scale));
     out[i] = static_cast<float>(codes[i]) * from_bf16(scale);
   }
-  for (int half = kQuantGroup; half < size; half *= 2) hadamard_stage(n, half, out);
+  for (int half = quant_group(type); half < size; half *= 2) hadamard_stage(n, half, out);
   if (type == DType::i4) {
     const std::byte* mean = mean_of(row, d) + static_cast<ptrdiff_t>(first) * 2;
     for (int i = 0; i < n; ++i) out[i] += load_element(mean, static_cast<size_t>(i), DType::bf16);

@@ -168,7 +168,7 @@ inline void store_mean(const std::byte* before, int d, std::byte* rows) {
     }
     for (int i = 0; i < n; ++i) {
       const float x = sum[i] / kPageTokens;
-      store_element(mean, static_cast<size_t>(first + i), DType::bf16, std::isfinite(x) ? x : 0.0F);
+      store_element(mean, static_cast<size_t>(first) + static_cast<size_t>(i), DType::bf16, std::isfinite(x) ? x : 0.0F);
     }
   }
 }

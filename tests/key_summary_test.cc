@@ -59,7 +59,7 @@ TEST(KeySummary, HoldsTheKeysOfThePagesHoweverItGrew) {
         ASSERT_EQ(summary.chunks, chunks);
       }
       expect_keys_of_pages(c, summary, chunk);
-      summary.truncate(most / 2);
+      summary.truncate(kSinks + most / 2 * chunk);
       ASSERT_EQ(summary.chunks, most / 2);
       extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, kSinks, most, summary);
       expect_keys_of_pages(c, summary, chunk);
@@ -72,9 +72,7 @@ TEST(KeySummary, GoesBackWithTheSequence) {
   AttentionState state;
   state.layers.resize(1);
   LayerState& layer = state.layers[0];
-  layer.chunk = 64;
-  layer.sinks = kSinks;
-  extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, layer.chunk, layer.sinks, 20, layer.summary);
+  extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, 64, kSinks, 20, layer.summary);
   state.restart(2000);
   EXPECT_EQ(layer.summary.chunks, 20);
   state.restart(kSinks + 5 * 64 + 63);  // the sixth chunk lacks its last token

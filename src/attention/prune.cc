@@ -146,8 +146,6 @@ void Pruner::summarise(const Call& call, const Candidates& candidates) {
     const auto seq = static_cast<size_t>(call.batch.blocks[b].seq);
     if (active_[b] == 0 || seq >= call.states.size() || summaries_[seq] != nullptr) continue;
     LayerState& state = call.state(seq);
-    state.chunk = candidates.chunk;
-    state.sinks = candidates.sinks;
     const PageTable& pages = call.batch.sequences[seq];
     const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
     const int64_t most = state.summary.chunks + kSummaryStep;

@@ -33,8 +33,6 @@ struct LayerState {
   int32_t selected_count = 0;
   int64_t w0 = 0;
   KeySummary summary;  // of the first stage's chunks
-  int chunk = 0;       // their size and where they begin
-  int64_t sinks = 0;
 };
 
 struct AttentionState {
@@ -47,7 +45,7 @@ struct AttentionState {
     counter = 0;
     for (LayerState& layer : layers) {
       layer.searched = false;
-      if (layer.summary.chunks > 0) layer.summary.truncate(std::max<int64_t>(0, length - layer.sinks) / layer.chunk);
+      layer.summary.truncate(length);
       if (layer.holds == LayerState::Holds::run) {
         layer.set.size = std::clamp<int64_t>(length - layer.w0, 0, layer.set.size);
       } else {

@@ -22,14 +22,17 @@ void copy_key(const KvShape& kv, const std::byte* from, DType type, std::byte* t
 
 }  // namespace
 
-void KeySummary::truncate(int64_t count) {
-  chunks = std::min(chunks, count);
+void KeySummary::truncate(int64_t length) {
+  if (chunks == 0) return;
+  chunks = std::min(chunks, std::max<int64_t>(0, length - sinks) / chunk);
   tiles.resize(static_cast<size_t>((chunks + kTile - 1) / kTile));
 }
 
 void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int64_t sinks, int64_t chunks, KeySummary& summary) {
   const int64_t held = summary.chunks;
   if (chunks <= held || kv.head_dim > kMaxDim) return;
+  summary.chunk = chunk;
+  summary.sinks = sinks;
   summary.rounds = summary_rounds(chunk);
   summary.kv_heads = kv.kv_heads;
   summary.head_dim = kv.head_dim;

@@ -34,6 +34,8 @@ struct KeySummary {
   static constexpr int kTile = 32;  // chunks whose keys of one node are side by side
 
   int64_t chunks = 0;  // held: [sinks, sinks + chunks * chunk) of the sequence
+  int chunk = 0;
+  int64_t sinks = 0;
   int rounds = 0;
   int kv_heads = 0;
   int head_dim = 0;
@@ -48,8 +50,8 @@ struct KeySummary {
     const auto row = static_cast<size_t>((head * nodes() + node) * kTile + index % kTile);
     return tiles[static_cast<size_t>(index / kTile)].get() + row * row_bytes();
   }
-  // Forgets chunks beyond the first `count`.
-  void truncate(int64_t count);
+  // Forgets the chunks that are not whole in the sequence's first `length` tokens.
+  void truncate(int64_t length);
 };
 
 // Copies the keys of chunks up to `chunks`, each whole in the pages, that the summary does not hold yet. Throws std::bad_alloc; what it

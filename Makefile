@@ -21,7 +21,7 @@ demo: setup
 	@tools/demo.sh
 
 test: setup-tests
-	@tools/run_tests.sh release asan format size fuzz
+	@tools/run_tests.sh release asan format size fuzz cuda
 
 test-tsan: setup-tests
 	@tools/run_tests.sh tsan

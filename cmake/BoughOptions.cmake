@@ -10,9 +10,11 @@ endif()
 
 add_library(bough_options INTERFACE)
 # Designated initializers leave the other members at their defaults on purpose; -Wrestrict has false positives for std::string in g++ 12.
-target_compile_options(bough_options INTERFACE -Wall -Wextra -Wno-missing-field-initializers -Wno-restrict)
+target_compile_options(bough_options INTERFACE
+  $<$<COMPILE_LANGUAGE:C,CXX>:-Wall> $<$<COMPILE_LANGUAGE:C,CXX>:-Wextra> $<$<COMPILE_LANGUAGE:C,CXX>:-Wno-missing-field-initializers>
+  $<$<COMPILE_LANGUAGE:C,CXX>:-Wno-restrict>)
 if(BOUGH_WERROR)
-  target_compile_options(bough_options INTERFACE -Werror)
+  target_compile_options(bough_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Werror>)
 endif()
 if(BOUGH_SANITIZE)
   set(bough_sanitize -fsanitize=${BOUGH_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -20,10 +22,4 @@ if(BOUGH_SANITIZE)
   target_link_options(bough_options INTERFACE ${bough_sanitize})
   # -Wmaybe-uninitialized and its like report false positives in instrumented code.
   target_compile_options(bough_options INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow)
-endif()
-
-# CUDA sources compile where there is a compiler for them; the device itself is not needed.
-file(GLOB_RECURSE bough_cuda_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cuda/*.cu")
-if(NOT bough_cuda_sources)
-  message(STATUS "CUDA sources: none yet")
 endif()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs test stages one after the other and ends with one line: N passed, M failed. Exit status 1 when anything failed.
-#   run_tests.sh STAGE...   stages: release, asan, tsan, debug (build with that preset, then ctest); format; size; fuzz (every target for a minute)
+#   run_tests.sh STAGE...   stages: release, asan, tsan, debug (build with that preset, then ctest); format; size; fuzz (every target for a
+#   minute); cuda (build with that preset, and ctest where there is a GPU; nothing where there is no CUDA compiler)
 # GoogleTest cases are counted one by one; a program that fails to build, crashes or reports nothing counts as one failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,14 +48,25 @@ preset_stage() {
   add "$preset" "$ok" "$bad" $((SECONDS - start))
 }
 
-command -v nvcc >/dev/null && [[ -n "$(find src -name '*.cu' -print -quit)" ]] || echo "CUDA: no sources to compile"
+cuda_stage() {
+  if ! PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin" command -v nvcc >/dev/null; then
+    echo "== cuda: skipped, no nvcc here"
+  elif [[ -e /dev/nvidiactl ]]; then
+    preset_stage cuda
+  else
+    check_stage cuda build_preset cuda
+    echo "CUDA sources were compiled; their tests need a GPU"
+  fi
+}
+
 for stage in "$@"; do
   case "$stage" in
     release | debug | asan | tsan) preset_stage "$stage" ;;
     format) check_stage format tools/format.sh --check ;;
     size) check_stage size tools/lint.sh ;;
+    cuda) cuda_stage ;;
     fuzz) check_stage fuzz tools/fuzz.sh 60 ;;
-    *) echo "unknown stage $stage; known: release, debug, asan, tsan, format, size, fuzz" >&2; exit 1 ;;
+    *) echo "unknown stage $stage; known: release, debug, asan, tsan, format, size, fuzz, cuda" >&2; exit 1 ;;
   esac
 done
 

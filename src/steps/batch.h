@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/host_device.h"
 #include "bough/types.h"
 #include "steps/shape.h"
 
@@ -18,7 +19,7 @@ struct QueryBlock {
   int32_t rows = 0;  // at least 1
   int64_t r0 = 0;    // absolute position of the first row
 
-  int64_t r1() const { return r0 + rows; }
+  BOUGH_HD int64_t r1() const { return r0 + rows; }
 };
 
 // INVARIANT: rows [0, decode_rows) are decode rows, one a sequence; the prefill rows follow. Every row belongs to one block, blocks

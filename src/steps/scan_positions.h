@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "bough/attention.h"
 #include "steps/batch.h"
 
@@ -22,7 +23,7 @@ struct ChunkIndexing {
   int64_t divisor = 1;
   int64_t query = 0;
 };
-inline ChunkIndexing chunk_indexing(int64_t count, int64_t window, int64_t trained_context, int64_t r0) {
+BOUGH_HD inline ChunkIndexing chunk_indexing(int64_t count, int64_t window, int64_t trained_context, int64_t r0) {
   const int64_t room = trained_context - window - 1;
   ChunkIndexing x;
   if (room >= 1 && count > room) x.divisor = (count + room - 1) / room;
@@ -32,7 +33,7 @@ inline ChunkIndexing chunk_indexing(int64_t count, int64_t window, int64_t train
 
 class ScanPositions {
  public:
-  ScanPositions(Scan scan, const QueryBlock& block, int64_t candidates, int64_t window, int64_t trained_context)
+  BOUGH_HD ScanPositions(Scan scan, const QueryBlock& block, int64_t candidates, int64_t window, int64_t trained_context)
       : scan_(scan),
         r0_(block.r0),
         r1_(block.r1()),
@@ -42,18 +43,18 @@ class ScanPositions {
         indexing_(chunk_indexing(candidates, window, trained_context, block.r0)) {}
 
   // The two candidates of a pair stand at different distances.
-  bool two_sided() const { return scan_ == Scan::relative; }
+  BOUGH_HD bool two_sided() const { return scan_ == Scan::relative; }
   // Otherwise every key stands at 0 and none is rotated.
-  bool turns_keys() const { return scan_ != Scan::relative && scan_ != Scan::infllm; }
+  BOUGH_HD bool turns_keys() const { return scan_ != Scan::relative && scan_ != Scan::infllm; }
   // Candidate j's keys stand at j.
-  bool numbered() const { return scan_ == Scan::chunk_indexed && indexing_.divisor == 1; }
+  BOUGH_HD bool numbered() const { return scan_ == Scan::chunk_indexed && indexing_.divisor == 1; }
   // Of a row whose own position is p; of the right candidate in a two-sided scan, whose left one stands at the next position.
-  int64_t query(int64_t p) const {
+  BOUGH_HD int64_t query(int64_t p) const {
     if (!turns_keys()) return window_;
     return scan_ == Scan::chunk_indexed ? indexing_.query : p - base_;
   }
   // Of key i, which belongs to candidate `index`.
-  int64_t key(int64_t i, int64_t index) const {
+  BOUGH_HD int64_t key(int64_t i, int64_t index) const {
     switch (scan_) {
       case Scan::chunk_indexed: return index / indexing_.divisor;
       case Scan::dynamic_extend: return squeezed(i) - base_;
@@ -63,13 +64,13 @@ class ScanPositions {
   }
 
  private:
-  int64_t squeezed(int64_t i) const {
+  BOUGH_HD int64_t squeezed(int64_t i) const {
     const int64_t near = trained_ / 4;
     if (r1_ <= trained_ || i >= r1_ - near) return i;
     const int64_t edge = std::max<int64_t>(1, r0_ - near);
     return std::max(base_, edge + (i - edge) * (trained_ - near) / edge);
   }
-  int64_t grouped(int64_t i) const {
+  BOUGH_HD int64_t grouped(int64_t i) const {
     if (i >= base_) return i;
     const int64_t group = (r1_ + trained_ - 1) / trained_;
     return std::max(base_, r0_ - (r0_ - i + group - 1) / group);

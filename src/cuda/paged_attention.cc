@@ -1,0 +1,275 @@
+#include "bough/paged_attention.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "attention/refresh.h"
+#include "base/check.h"
+#include "cuda/paged_layout.h"
+
+namespace bough {
+namespace {
+
+using cuda::Layout;
+using cuda::Problem;
+
+Status status_of(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return {};
+  const Code code = error == cudaErrorMemoryAllocation ? Code::out_of_memory : Code::internal;
+  return {code, std::string("CUDA could not ") + what + ": " + cudaGetErrorString(error)};
+}
+
+Status bad(const std::string& field, int64_t value, const std::string& limit) {
+  return {Code::invalid_argument, field + " is " + std::to_string(value) + ", it must be " + limit};
+}
+
+struct FreeOnDevice {
+  void operator()(float* p) const { cudaFree(p); }
+};
+using DeviceFloats = std::unique_ptr<float, FreeOnDevice>;
+
+Result<DeviceFloats> upload(const std::vector<float>& x) {
+  float* p = nullptr;
+  BOUGH_RETURN_IF_ERROR(status_of(cudaMalloc(reinterpret_cast<void**>(&p), x.size() * sizeof(float)), "allocate a table of angles"));
+  DeviceFloats owned(p);
+  BOUGH_RETURN_IF_ERROR(status_of(cudaMemcpy(p, x.data(), x.size() * sizeof(float), cudaMemcpyHostToDevice), "fill a table of angles"));
+  return owned;
+}
+
+// magnitude * (cos, sin) of `count` positions, `step` apart.
+std::vector<float> angle_table(const PagedRope& rope, int64_t count, int64_t step, double magnitude) {
+  std::vector<float> table;
+  table.reserve(static_cast<size_t>(count) * rope.frequencies.size() * 2);
+  for (int64_t i = 0; i < count; ++i) {
+    for (const double frequency : rope.frequencies) {
+      const double angle = static_cast<double>(i * step) * frequency;
+      table.push_back(static_cast<float>(magnitude * std::cos(angle)));
+      table.push_back(static_cast<float>(magnitude * std::sin(angle)));
+    }
+  }
+  return table;
+}
+
+bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+Status check_plane(const char* name, const PagedPlane& plane) {
+  if (plane.data == nullptr || !aligned(plane.data)) return {Code::invalid_argument, std::string(name) + " is null or not 16-byte aligned"};
+  const int64_t strides[] = {plane.sequence_stride, plane.strides.page, plane.strides.token, plane.strides.head};
+  for (const int64_t stride : strides) {
+    if (stride % 8 != 0) return bad(std::string(name) + "'s stride", stride, "a multiple of 8 elements");
+  }
+  for (const int64_t stride : {plane.strides.page, plane.strides.token, plane.strides.head, plane.scale_strides.page,
+                               plane.scale_strides.token, plane.scale_strides.head}) {
+    if (stride < 0 || stride > INT32_MAX) return bad(std::string(name) + "'s stride", stride, "0 to 2147483647 elements");
+  }
+  return {};
+}
+
+Status check_rows(const char* name, const PagedRows& rows) {
+  if (rows.data == nullptr || !aligned(rows.data)) return {Code::invalid_argument, std::string(name) + " is null or not 16-byte aligned"};
+  if (rows.row % 8 != 0) return bad(std::string(name) + "'s row stride", rows.row, "a multiple of 8 elements");
+  if (rows.head % 8 != 0) return bad(std::string(name) + "'s head stride", rows.head, "a multiple of 8 elements");
+  return {};
+}
+
+cuda::Plane plane_of(const PagedPlane& p) {
+  const auto steps = [](const Strides& s) {
+    return cuda::Steps{static_cast<int32_t>(s.page), static_cast<int32_t>(s.token), static_cast<int32_t>(s.head)};
+  };
+  return {p.data, p.sequence_stride, steps(p.strides), p.scale, p.scale_sequence_stride, steps(p.scale_strides)};
+}
+
+}  // namespace
+
+struct PagedAttention::Impl {
+  Layout layout;
+  cuda::Tier tier = cuda::Tier::portable;
+  DeviceFloats high;
+  DeviceFloats low;
+
+  Status make_angles();
+  Status check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const;
+  Problem problem(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const Layout::Workspace& w) const;
+  int due_limit() const { return std::max(1, static_cast<int>(layout.layer.refresh.size())); }
+  bool is_dense(int64_t r1) const {
+    const LayerPlan& l = layout.layer;
+    return l.mode == Mode::dense || r1 <= l.sinks + l.window + l.k || r1 < layout.plan.dense_below;
+  }
+};
+
+Status PagedAttention::Impl::make_angles() {
+  const PagedRope& rope = layout.shape.rope;
+  if (layout.shape.keys_rotated || rope.frequencies.empty()) return {};
+  const int64_t positions = std::max(layout.limits.length, layout.shape.trained_context) + 2 * layout.layer.window + 64;
+  BOUGH_ASSIGN_OR_RETURN(high, upload(angle_table(rope, positions / 64 + 1, 64, rope.magnitude)));
+  BOUGH_ASSIGN_OR_RETURN(low, upload(angle_table(rope, 64, 1, 1)));
+  cuda::Angles& a = layout.problem.angles;
+  a = {high.get(), low.get(), static_cast<int32_t>(rope.frequencies.size()),
+       rope.pairs == RopePairs::halves ? RopeLayout::halves : RopeLayout::interleaved, static_cast<float>(rope.magnitude)};
+  return {};
+}
+
+Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const {
+  const PagedLimits& l = layout.limits;
+  if (batch.sequences < 1 || batch.sequences > l.sequences)
+    return bad("batch.sequences", batch.sequences, "1 to " + std::to_string(l.sequences));
+  if (batch.rows < 0 || batch.rows > l.rows) return bad("batch.rows", batch.rows, "0 to " + std::to_string(l.rows));
+  if (batch.longest < 0 || batch.longest > l.length) return bad("batch.longest", batch.longest, "0 to " + std::to_string(l.length));
+  if (batch.lengths == nullptr) return {Code::invalid_argument, "batch.lengths is null"};
+  if (workspace == nullptr || reinterpret_cast<uintptr_t>(workspace) % 256 != 0) {
+    return {Code::invalid_argument, "workspace is null or not 256-byte aligned"};
+  }
+  BOUGH_RETURN_IF_ERROR(check_rows("q", q));
+  BOUGH_RETURN_IF_ERROR(check_plane("cache.k", cache.k));
+  return check_plane("cache.v", cache.v);
+}
+
+Problem PagedAttention::Impl::problem(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache,
+                                      const Layout::Workspace& w) const {
+  Problem p = layout.problem;
+  p.q = q.data;
+  p.q_row = q.row;
+  p.q_head = q.head;
+  p.cache.k = plane_of(cache.k);
+  p.cache.v = plane_of(cache.v);
+  p.cache.table = cache.page_table;
+  p.cache.table_stride = cache.table_stride;
+  p.blocks = w.blocks;
+  p.nb = static_cast<int32_t>(layout.blocks(batch.rows, batch.sequences));
+  p.placement.lengths = batch.lengths;
+  p.lists = w.lists;
+  p.turned = w.turned;
+  p.scores = w.scores;
+  for (int i = 0; i < p.stages.count; ++i) p.candidates[i] = layout.candidates(i, batch.longest);
+  return p;
+}
+
+PagedAttention::PagedAttention(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+PagedAttention::PagedAttention(PagedAttention&&) noexcept = default;
+PagedAttention& PagedAttention::operator=(PagedAttention&&) noexcept = default;
+PagedAttention::~PagedAttention() = default;
+
+Result<PagedAttention> PagedAttention::create(const AttentionPlan& plan, int layer, const PagedShape& shape, const PagedLimits& limits,
+                                              KernelTier tier) try {
+  auto impl = std::make_unique<Impl>();
+  BOUGH_ASSIGN_OR_RETURN(impl->layout, cuda::make_layout(plan, layer, shape, limits));
+  int device = 0, major = 0;
+  BOUGH_RETURN_IF_ERROR(status_of(cudaGetDevice(&device), "find a device"));
+  BOUGH_RETURN_IF_ERROR(status_of(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "ask the device what it is"));
+  if (major < 8)
+    return Status(Code::unsupported, "the device's compute capability is " + std::to_string(major) + ".x, it must be 8.0 or more");
+  if (tier == KernelTier::best && major == 9 && cuda::has_sm90()) impl->tier = cuda::Tier::sm90;
+  BOUGH_RETURN_IF_ERROR(impl->make_angles());
+  return PagedAttention(std::move(impl));
+} catch (const std::bad_alloc&) {
+  return Status(Code::out_of_memory, "no memory for the tables of a PagedAttention");
+}
+
+const AttentionPlan& PagedAttention::plan() const { return impl_->layout.plan; }
+size_t PagedAttention::workspace_bytes() const { return impl_->layout.workspace(nullptr).bytes; }
+size_t PagedAttention::state_bytes(int slots) const { return impl_->layout.states(nullptr, slots).bytes; }
+int PagedAttention::stages() const { return impl_->due_limit(); }
+
+int PagedAttention::due_stage(int64_t counter, int64_t length) const {
+  const std::vector<int>& refresh = impl_->layout.layer.refresh;
+  if (refresh.empty()) return 0;
+  const int due = first_refreshed_stage(refresh, counter);
+  const bool first_search =
+      due < stages() && impl_->is_dense(length - refresh.back());  // nothing was saved at the step that was due before
+  return first_search ? 0 : due;
+}
+
+Status PagedAttention::prune(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, void* workspace, void* stream) const {
+  BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
+  if (batch.query_start == nullptr) return {Code::invalid_argument, "batch.query_start is null"};
+  const Layout::Workspace w = impl_->layout.workspace(workspace);
+  const Problem p = impl_->problem(batch, q, cache, w);
+  auto* queue = static_cast<cudaStream_t>(stream);
+  BOUGH_RETURN_IF_ERROR(
+      status_of(place(p, {batch.query_start, batch.sequences, static_cast<int32_t>(impl_->layout.tail), w.blocks, w.room}, queue),
+                "place query blocks"));
+  for (int i = 0; i < p.stages.count; ++i) {
+    BOUGH_RETURN_IF_ERROR(status_of(scan_row(p, i, i == 0, queue), "scan single rows"));
+    BOUGH_RETURN_IF_ERROR(status_of(scan_rows(p, i, w.images, impl_->tier, queue), "scan query blocks"));
+    BOUGH_RETURN_IF_ERROR(status_of(select(p, i, queue), "select chunks"));
+  }
+  return {};
+}
+
+Status PagedAttention::attend(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const PagedRows& o, float* lse,
+                              const float* sink_logits, void* workspace, void* stream) const {
+  BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
+  BOUGH_RETURN_IF_ERROR(check_rows("o", o));
+  Problem p = impl_->problem(batch, q, cache, impl_->layout.workspace(workspace));
+  p.o = o.data;
+  p.o_row = o.row;
+  p.o_head = o.head;
+  p.lse = lse;
+  p.sink_logits = sink_logits;
+  return status_of(cuda::attend(p, impl_->tier, static_cast<cudaStream_t>(stream)), "attend");
+}
+
+PagedSelection PagedAttention::selection(void* workspace) const {
+  const Layout& layout = impl_->layout;
+  const Layout::Workspace w = layout.workspace(workspace);
+  const int last = layout.problem.stages.count;
+  PagedSelection s;
+  s.blocks = reinterpret_cast<const int32_t*>(w.blocks);
+  s.counts = reinterpret_cast<const int32_t*>(w.lists.meta[last]);
+  s.starts = w.lists.start[last];
+  s.nb = w.room;
+  s.list_heads = layout.problem.list_heads;
+  s.capacity = w.lists.capacity[last];
+  s.chunk = last > 0 ? layout.problem.stages.chunk[last - 1] : layout.layer.last_chunk();
+  return s;
+}
+
+Status PagedAttention::decode(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, void* states, int slots,
+                              const int32_t* slot, const int32_t* stage, int least_stage, const PagedRows& o, float* lse,
+                              const float* sink_logits, void* workspace, void* stream) const {
+  BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
+  BOUGH_RETURN_IF_ERROR(check_rows("o", o));
+  if (batch.rows != batch.sequences) return bad("batch.rows", batch.rows, "one a sequence, " + std::to_string(batch.sequences));
+  if (states == nullptr || slot == nullptr || stage == nullptr) return {Code::invalid_argument, "states, slot and stage must not be null"};
+  if (least_stage < 0) return bad("least_stage", least_stage, "0 or more");
+  const Layout::Workspace w = impl_->layout.workspace(workspace);
+  const Layout::States s = impl_->layout.states(states, slots);
+  Problem p = impl_->problem(batch, q, cache, w);
+  p.nb = batch.sequences;
+  p.owner = slot;
+  p.lists = s.lists;
+  p.o = o.data;
+  p.o_row = o.row;
+  p.o_head = o.head;
+  p.lse = lse;
+  p.sink_logits = sink_logits;
+  cuda::WorkingSets sets = s.sets;
+  sets.part_o = w.sets.part_o;
+  sets.part_ml = w.sets.part_ml;
+  sets.done = w.sets.done;
+  sets.splits = w.sets.splits;
+  sets.fills = least_stage < impl_->due_limit();
+  p.placement.slot = slot;
+  p.placement.stage = stage;
+  p.blocks = nullptr;
+  auto* queue = static_cast<cudaStream_t>(stream);
+  if (impl_->layout.set_capacity == 0) {
+    BOUGH_RETURN_IF_ERROR(status_of(place(p, {nullptr, batch.sequences, 0, w.blocks, p.nb}, queue), "place rows"));
+    p.blocks = w.blocks;
+    return status_of(cuda::attend(p, impl_->tier, queue), "attend");
+  }
+  if (least_stage < impl_->due_limit()) {
+    for (int i = least_stage; i < p.stages.count; ++i) {
+      BOUGH_RETURN_IF_ERROR(status_of(scan_row(p, i, i == least_stage, queue), "scan rows"));
+      BOUGH_RETURN_IF_ERROR(status_of(select(p, i, queue), "select chunks"));
+    }
+  }
+  return status_of(attend_cached(p, sets, queue), "attend to working sets");
+}
+
+}  // namespace bough

@@ -1,0 +1,240 @@
+#include "cuda/paged_layout.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <string>
+
+#include "base/check.h"
+
+namespace bough::cuda {
+namespace {
+
+constexpr int kMostSequences = 1024;
+constexpr int kMostGroup = 16;
+constexpr int kMostKvHeads = 32;
+
+Status bad(const std::string& field, int64_t value, const std::string& limit) {
+  return {Code::invalid_argument, field + " is " + std::to_string(value) + ", it must be " + limit};
+}
+
+std::string text_of(float x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", static_cast<double>(x));
+  return text;
+}
+
+const char* name_of(ElementType type) {
+  switch (type) {
+    case ElementType::f16: return "f16";
+    case ElementType::bf16: return "bf16";
+    case ElementType::e4m3: return "e4m3";
+    case ElementType::i8: return "int8";
+  }
+  return "unknown";
+}
+
+Status check_rope(const PagedShape& s) {
+  const auto dims = static_cast<int64_t>(s.rope.frequencies.size()) * 2;
+  if (dims > s.head_dim || dims % 16 != 0) {
+    return bad("rope.frequencies has room for elements, whose number", dims,
+               "a multiple of 16 up to the head dim, " + std::to_string(s.head_dim));
+  }
+  return {};
+}
+
+Status check_shape(const PagedShape& s) {
+  if (s.kv_heads < 1 || s.kv_heads > kMostKvHeads) return bad("kv_heads", s.kv_heads, "1 to " + std::to_string(kMostKvHeads));
+  if (s.heads < 1 || s.heads % s.kv_heads != 0 || s.heads / s.kv_heads > kMostGroup) {
+    return bad("heads", s.heads, "a multiple of kv_heads, " + std::to_string(s.kv_heads) + ", and at most 16 times as many");
+  }
+  if (s.head_dim != 64 && s.head_dim != 96 && s.head_dim != 128 && s.head_dim != 256)
+    return bad("head_dim", s.head_dim, "64, 96, 128 or 256");
+  if (s.q_type != ElementType::f16 && s.q_type != ElementType::bf16) {
+    return {Code::invalid_argument, std::string("q_type is ") + name_of(s.q_type) + ", it must be f16 or bf16"};
+  }
+  if (s.kv_type != s.q_type && s.kv_type != ElementType::e4m3 && s.kv_type != ElementType::i8) {
+    return {Code::invalid_argument,
+            std::string("kv_type is ") + name_of(s.kv_type) + ", it must be that of q, " + name_of(s.q_type) + ", or e4m3 or int8"};
+  }
+  if (s.page_tokens < 8 || s.page_tokens > 1024 || !std::has_single_bit(static_cast<unsigned>(s.page_tokens))) {
+    return bad("page_tokens", s.page_tokens, "a power of two from 8 to 1024");
+  }
+  if (s.sliding_window < 0) return bad("sliding_window", s.sliding_window, "0 or more");
+  if (s.trained_context < 1) return bad("trained_context", s.trained_context, "1 or more");
+  if (!(s.scale >= 0)) return {Code::invalid_argument, "scale is " + text_of(s.scale) + ", it must be 0 or more"};
+  if (!(s.softcap >= 0)) return {Code::invalid_argument, "softcap is " + text_of(s.softcap) + ", it must be 0 or more"};
+  if (!built(s.q_type, s.kv_type, s.head_dim)) {
+    return {Code::unsupported, std::string("this build has no kernels for q in ") + name_of(s.q_type) + ", KV in " + name_of(s.kv_type) +
+                                   " and head dim " + std::to_string(s.head_dim)};
+  }
+  return s.keys_rotated ? Status() : check_rope(s);
+}
+
+Status check_limits(const PagedLimits& l, const PagedShape& s) {
+  if (l.sequences < 1 || l.sequences > kMostSequences)
+    return bad("limits.sequences", l.sequences, "1 to " + std::to_string(kMostSequences));
+  if (l.rows < 1 || l.rows > INT32_MAX / 2) return bad("limits.rows", l.rows, "1 to 2^30");
+  if (l.length < 1 || l.length > INT32_MAX / 2) return bad("limits.length", l.length, "1 to 2^30");
+  if (s.keys_rotated && l.length > s.trained_context) {
+    return bad("limits.length", l.length,
+               "at most trained_context, " + std::to_string(s.trained_context) +
+                   ", where keys come rotated: their positions cannot be re-assigned");
+  }
+  return {};
+}
+
+Status check_layer(const LayerPlan& l, const PagedShape& s) {
+  if (s.sliding_window > 0) return {};
+  if (l.mode == Mode::hip) return {Code::unsupported, "the plan's mode hip has no CUDA kernels; stages, streaming and dense have"};
+  for (const StagePlan& stage : l.stages) {
+    if (stage.query_block != 64) {
+      return {Code::unsupported, "a stage's query_block is " + std::to_string(stage.query_block) + "; CUDA kernels have blocks of 64"};
+    }
+  }
+  if (!s.keys_rotated && l.mode != Mode::dense && l.positions != Positions::rank && l.positions != Positions::true_positions) {
+    return {Code::unsupported, "of the plan's positions only rank and true have CUDA kernels"};
+  }
+  return {};
+}
+
+}  // namespace
+
+int64_t Layout::blocks(int64_t rows, int64_t sequences) const { return rows / 64 + 2 * sequences + std::min(rows, tail * sequences); }
+
+int32_t Layout::candidates(int stage, int64_t length) const {
+  const Stages& s = problem.stages;
+  if (stage == 0) return static_cast<int32_t>(std::max<int64_t>(1, (length - problem.sinks + s.chunk[0] - 1) / s.chunk[0] + 1));
+  return s.keep[stage - 1] * (s.chunk[stage - 1] / s.chunk[stage]) + (added + s.chunk[0]) / s.chunk[stage] + 2;
+}
+
+void Layout::carve_lists(Carver& carver, int64_t owners, Lists& lists) const {
+  if (!searches()) {  // selections that are all empty
+    lists.start[0] = carver.take<int32_t>(1);
+    lists.meta[0] = carver.take<Meta>(owners);
+  }
+  for (int i = 1; i <= problem.stages.count; ++i) {
+    lists.capacity[i] = problem.stages.keep[i - 1];
+    lists.start[i] = carver.take<int32_t>(owners * problem.list_heads * lists.capacity[i]);
+    lists.meta[i] = carver.take<Meta>(owners);
+  }
+}
+
+Layout::Workspace Layout::workspace(void* memory) const {
+  Carver carver(memory);
+  Workspace w;
+  const int64_t nb = std::max<int64_t>(blocks(limits.rows, limits.sequences), limits.sequences);
+  w.room = static_cast<int32_t>(nb);
+  w.blocks = carver.take<BlockInfo>(nb);
+  carve_lists(carver, nb, w.lists);
+  if (searches()) {
+    w.scores = carver.take<uint32_t>(nb * problem.list_heads * problem.score_capacity);
+    w.turned = carver.take<uint16_t>(nb * 2 * problem.heads * problem.d);
+    Problem p = problem;
+    p.nb = static_cast<int32_t>(nb);
+    w.images = carver.take<std::byte>(static_cast<int64_t>(image_bytes(p)));
+  }
+  if (set_capacity > 0) {
+    const int64_t heads = static_cast<int64_t>(limits.sequences) * problem.kv_heads;
+    w.sets.splits = (set_capacity + split_keys(problem.d) - 1) / split_keys(problem.d);
+    w.sets.part_o = carver.take<float>(heads * w.sets.splits * problem.group * problem.d);
+    w.sets.part_ml = carver.take<float>(heads * w.sets.splits * problem.group * 2);
+    w.sets.done = carver.take<int32_t>(heads);
+  }
+  w.bytes = carver.used();
+  return w;
+}
+
+Layout::States Layout::states(void* memory, int64_t slots) const {
+  Carver carver(memory);
+  States s;
+  carve_lists(carver, slots, s.lists);
+  if (set_capacity > 0) {
+    const int64_t elements = slots * problem.kv_heads * set_capacity * problem.d;
+    s.sets.shift = carver.take<int32_t>(slots);
+    s.sets.k = carver.take<uint16_t>(elements);
+    s.sets.v = carver.take<uint16_t>(elements);
+    s.sets.capacity = set_capacity;
+  }
+  s.bytes = std::max<size_t>(carver.used(), 256);
+  return s;
+}
+
+namespace {
+
+void place_shape(const PagedShape& s, Problem& p) {
+  p.heads = s.heads;
+  p.kv_heads = s.kv_heads;
+  p.group = s.heads / s.kv_heads;
+  p.d = s.head_dim;
+  p.q_type = s.q_type;
+  p.kv_type = s.kv_type;
+  p.scale = s.scale > 0 ? s.scale : 1.0F / std::sqrt(static_cast<float>(s.head_dim));
+  p.softcap = s.softcap;
+  p.sliding = static_cast<int32_t>(s.sliding_window);
+  p.cache.page_shift = std::countr_zero(static_cast<unsigned>(s.page_tokens));
+  p.as_given = s.keys_rotated;
+  p.trained_context = static_cast<int32_t>(s.trained_context);
+}
+
+void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
+  p.true_positions = l.mode == Mode::dense || l.positions == Positions::true_positions;
+  p.placement.dense = l.mode == Mode::dense;
+  p.placement.window = static_cast<int32_t>(l.window);
+  p.placement.selected = static_cast<int32_t>(l.k);
+  p.placement.dense_below = static_cast<int32_t>(plan.dense_below);
+  p.placement.last_shift = std::countr_zero(static_cast<unsigned>(l.last_chunk()));
+  p.placement.due_limit = std::max(1, static_cast<int32_t>(l.refresh.size()));
+  p.list_heads = plan.lists == bough::Lists::layer ? 1 : p.kv_heads;
+  p.pool = plan.pool;
+  if (p.sliding > 0) return;
+  p.sinks = static_cast<int32_t>(l.sinks);
+  p.scan = l.scan;
+  if (l.mode != Mode::stages) return;
+  p.scan_window = static_cast<int32_t>(std::max<int64_t>(0, l.window - l.stages.front().chunk));
+  p.stages.count = static_cast<int32_t>(l.stages.size());
+  for (size_t i = 0; i < l.stages.size(); ++i) {
+    p.stages.chunk[i] = l.stages[i].chunk;
+    p.stages.shift[i] = std::countr_zero(static_cast<unsigned>(l.stages[i].chunk));
+    p.stages.stride[i] = l.stages[i].query_stride;
+    p.stages.keep[i] = static_cast<int32_t>((i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / l.stages[i].chunk);
+  }
+}
+
+int32_t set_capacity_of(const Layout& layout) {
+  const LayerPlan& l = layout.layer;
+  int64_t keys = layout.shape.sliding_window + l.last_refresh();
+  if (layout.shape.sliding_window == 0) {
+    if (l.mode == Mode::dense) return 0;
+    keys = std::max(l.context_tokens(), layout.plan.dense_below + l.last_refresh());
+  }
+  return static_cast<int32_t>((keys + 255) / 256 * 256);
+}
+
+}  // namespace
+
+Result<Layout> make_layout(const AttentionPlan& plan, int layer, const PagedShape& shape, const PagedLimits& limits) {
+  BOUGH_RETURN_IF_ERROR(check_shape(shape));
+  BOUGH_RETURN_IF_ERROR(check_limits(limits, shape));
+  if (layer < 0) return bad("layer", layer, "0 or more");
+  BOUGH_RETURN_IF_ERROR(validate_plan(plan));
+  BOUGH_ASSIGN_OR_RETURN(FittedPlan fitted, fit_plan(plan, shape.trained_context, /*explicit_plan=*/false));
+  Layout layout;
+  layout.plan = std::move(fitted.plan);
+  layout.layer = layout.plan.layer(layer);
+  BOUGH_RETURN_IF_ERROR(check_layer(layout.layer, shape));
+  layout.shape = shape;
+  layout.limits = limits;
+  place_shape(shape, layout.problem);
+  place_layer(layout.layer, layout.plan, layout.problem);
+  layout.tail = shape.sliding_window > 0 || layout.layer.mode == Mode::dense ? 0 : layout.plan.tail;
+  layout.added = layout.searches() ? static_cast<int32_t>(layout.plan.refresh.front()) : 0;
+  layout.set_capacity = set_capacity_of(layout);
+  for (int i = 0; i < layout.problem.stages.count; ++i) {
+    layout.problem.score_capacity = std::max(layout.problem.score_capacity, layout.candidates(i, limits.length));
+  }
+  return layout;
+}
+
+}  // namespace bough::cuda

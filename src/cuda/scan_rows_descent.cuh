@@ -1,0 +1,142 @@
+// What the kernels of scan_rows share: the rows of keys that they probe, and the descent of a candidate.
+#pragma once
+
+#include <algorithm>
+
+#include "cuda/prim/reduce.cuh"
+#include "cuda/scan_images.cuh"
+
+namespace bough::cuda {
+
+// The page that was asked for last.
+struct HeldPage {
+  int number = -1;
+  int page = 0;
+};
+
+// Keys of one sequence and KV head.
+template <Kv KV>
+struct KeyRows {
+  const unsigned char* data;
+  const float* scale;    // null: 1
+  const int32_t* table;  // null: pages in order
+  const Plane& plane;
+  int page_shift;
+
+  __device__ __forceinline__ KeyRows(const Cache& c, int seq, int head)
+      : data(static_cast<const unsigned char*>(c.k.data) +
+             (seq * c.k.sequence + static_cast<int64_t>(head) * c.k.strides.head) * kElementBytes<KV>),
+        scale(c.k.scale == nullptr ? nullptr : c.k.scale + seq * c.k.scale_sequence + static_cast<int64_t>(head) * c.k.scale_strides.head),
+        table(c.table == nullptr ? nullptr : c.table + seq * c.table_stride),
+        plane(c.k),
+        page_shift(c.page_shift) {}
+
+  // Element 0 of a token's row, in elements from `data`.
+  __device__ __forceinline__ int64_t row(HeldPage& held, int token) const {
+    const int number = token >> page_shift;
+    if (number != held.number) held.page = table == nullptr ? number : __ldg(table + number);
+    held.number = number;
+    return static_cast<int64_t>(held.page) * plane.strides.page + static_cast<int64_t>(in_page(token)) * plane.strides.token;
+  }
+  // REQUIRES: the token's row was asked for last.
+  __device__ __forceinline__ float scale_of(const HeldPage& held, int token) const {
+    if (KV == Kv::same || scale == nullptr) return 1.0F;
+    const Steps& s = plane.scale_strides;
+    return __ldg(scale + static_cast<int64_t>(held.page) * s.page + static_cast<int64_t>(in_page(token)) * s.token);
+  }
+  __device__ __forceinline__ int in_page(int token) const { return token & ((1 << page_shift) - 1); }
+};
+
+// Of N values that lanes have, the greatest value number lane / UNIT % N of all lanes that differ from this one in lane / UNIT % (LIMIT /
+// UNIT).
+template <int N, int UNIT, int LIMIT>
+__device__ __forceinline__ float greatest(float (&v)[N]) {
+  static_assert(N * UNIT <= LIMIT);
+#pragma unroll
+  for (int half = N / 2; half > 0; half /= 2) {
+    const bool high = (threadIdx.x & (half * UNIT)) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const float other = __shfl_xor_sync(~0u, high ? v[i] : v[i + half], half * UNIT);
+      v[i] = fmaxf(high ? v[i + half] : v[i], other);
+    }
+  }
+#pragma unroll
+  for (int apart = N * UNIT; apart < LIMIT; apart *= 2) v[0] = fmaxf(v[0], __shfl_xor_sync(~0u, v[0], apart));
+  return v[0];
+}
+
+// The best products of a key with the rows of each side's images; where a scan has one side they are the same.
+struct Best {
+  float of[2] = {};
+
+  __device__ __forceinline__ void put(int side, int sides, float best) {
+    if (side == 0) of[0] = best;
+    if (side == 1 || sides == 1) of[1] = best;
+  }
+};
+
+// What a round scores of each candidate: the key `left` tokens after its first for sides [0, left_end), and unless it is `single` the key
+// `right` tokens after it for sides [right_begin, sides).
+struct Round {
+  int left;
+  int right;
+  int left_end;
+  int right_begin;
+  bool single;
+};
+
+// The score of this lane's candidate, which begins at l: `chunk` tokens, a power of two. `scorer` has `sides` and score(l, round, of left,
+// of right), which all lanes of a warp call.
+// Each round scores the keys at the quarter points. Those of two tokens are the tokens themselves, of which the second is the better key of
+// the round of four; that of one token is the better of the two. So the last rounds read one new key, and every key that they may compare
+// is scored for both sides when it is there.
+template <typename Scorer>
+__device__ __forceinline__ float descend(int chunk, int l, Scorer& scorer) {
+  float score = -INFINITY, second[2] = {-INFINITY, -INFINITY};
+#pragma unroll 1
+  for (int n = chunk; n > 0; n = n > 4 ? n / 2 : n > 1 ? 1 : 0) {
+    const bool both = n <= 4;
+    Best x, y;
+    scorer.score(l, {n == 2 ? 1 : n / 4, 3 * n / 4, both ? scorer.sides : 1, both ? 0 : scorer.sides - 1, n == 1}, x, y);
+    if (n == 1) {
+      score = fmaxf(score, fmaxf(x.of[0], second[1]));
+      return fmaxf(score, x.of[0] > second[1] ? x.of[1] : second[0]);
+    }
+    const bool left = x.of[0] > y.of[1];
+    second[0] = left ? x.of[0] : y.of[0];
+    second[1] = left ? x.of[1] : y.of[1];
+    if (n == 2) continue;
+    score = fmaxf(score, fmaxf(x.of[0], y.of[1]));
+    if (!left) l += n / 2;
+  }
+  return score;
+}
+
+// How often a descent multiplies keys by the images of one side.
+__device__ __forceinline__ int descent_products(int chunk, int sides) {
+  int n = chunk > 1 ? 3 * sides : sides;
+  for (; chunk > 4; chunk /= 2) n += 2;
+  return n;
+}
+
+__device__ __forceinline__ void put_score(const Problem& p, int block, int head, int j, float score) {
+  uint32_t* scores = p.scores + (static_cast<int64_t>(block) * p.list_heads + (p.list_heads == 1 ? 0 : head)) * p.score_capacity + j;
+  if (p.list_heads == 1) {
+    atomicMax(scores, ordered(score));
+  } else {
+    *scores = ordered(score);
+  }
+}
+
+// Parts that the candidates of one block and head are cut in, for blocks of threads that take `run` candidates at a time: about
+// `rounds` runs each, fewer where the device would not be full.
+inline int scan_ranges(int candidates, int run, int columns, int rounds) {
+  constexpr int kEnough = 512;  // blocks of threads
+  const int runs = candidates > run ? (candidates + run - 1) / run : 1;
+  const int wanted = std::max((runs + rounds - 1) / rounds, (kEnough + columns - 1) / columns);
+  const int each = std::max(1, runs / wanted);
+  return (runs + each - 1) / each;
+}
+
+}  // namespace bough::cuda

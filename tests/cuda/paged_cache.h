@@ -1,0 +1,64 @@
+// A cache on the device as other engines lay it out: shuffled pages, poison in every byte that is no valid token.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "cuda/device.h"
+#include "cuda/paged_case.h"
+
+namespace bough::test {
+
+class DeviceCache {
+ public:
+  // The sequences of a call are these texts, in this order; `salt` changes which physical pages they get.
+  DeviceCache(const PagedCase& c, std::vector<int> texts, uint64_t salt);
+
+  // Holds the first lengths[s] tokens of each sequence and nothing behind them.
+  void fill(std::span<const int64_t> lengths);
+  PagedCache view() const;
+  // Nothing was written, neither around the buffers nor into them.
+  bool intact() const;
+
+ private:
+  enum Kind : size_t { kKeys, kValues };
+  struct Places {
+    Strides strides;
+    int64_t sequence = 0;
+    int64_t elements = 0;
+  };
+  template <typename T>
+  struct Plane {
+    std::vector<T> image;
+    DeviceBuffer buffer;
+  };
+
+  void draw_pages(uint64_t salt);
+  Places row_places() const;
+  Places scale_places() const;
+  size_t at(const Places& places, size_t sequence, int64_t token, int head) const;
+  void write(Kind kind, size_t sequence, int64_t length);
+  bool has_scales() const { return case_.spec().scales != Scales::none; }
+  bool together() const { return case_.spec().layout == Layout::together; }
+  bool paged() const { return case_.spec().layout != Layout::contiguous; }
+  // Where the values begin in a buffer that they share with the keys, in elements.
+  int64_t values_from() const { return together() ? rows_.strides.page / 2 : 0; }
+  PagedPlane view(Kind kind) const;
+
+  const PagedCase& case_;
+  std::vector<int> texts_;
+  int64_t page_tokens_;
+  int64_t longest_ = 0;  // capacity of the longest text in whole pages
+  int64_t pages_ = 0;
+  int64_t table_stride_ = 0;
+  std::vector<int32_t> table_;
+  DeviceBuffer device_table_;
+  Places rows_;
+  Places scales_;
+  std::array<Plane<std::byte>, 2> stored_;
+  std::array<Plane<float>, 2> scale_;
+};
+
+}  // namespace bough::test

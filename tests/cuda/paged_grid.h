@@ -1,0 +1,26 @@
+// The cases that the tests of PagedAttention run over.
+#pragma once
+
+#include <vector>
+
+#include "cuda/paged_case.h"
+
+namespace bough::test {
+
+// Every value of every choice several times, in balanced random company: types, head dims, groups, pages, layouts, plans, scans, pools,
+// lists, tails and what a layer may ask for besides. Texts of odd lengths, among them one token, no query rows and no token at all.
+std::vector<PagedSpec> grid();
+
+// Each about one thing: plans that stages, single rows or positions make hard.
+std::vector<PagedSpec> specials();
+
+// Few, for what does not depend on every choice: bits in any company.
+std::vector<PagedSpec> samples();
+
+// Texts that decode: long, about to outgrow what is seen whole, shorter than the sinks, a single token.
+std::vector<PagedSpec> decode_grid();
+
+// A tiny text and plan, for memory checkers.
+PagedSpec small_spec(ElementType q, ElementType kv, int page_tokens);
+
+}  // namespace bough::test

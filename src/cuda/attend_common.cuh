@@ -39,7 +39,7 @@ struct KeyFinder {
   const Problem& p;
   const AttendBlock& block;
   int keys;
-  int rank;   // of this tile's key
+  int rank;  // of this tile's key
   int token;
   int page;
   int later;  // token of the next tile's
@@ -60,7 +60,9 @@ struct KeyFinder {
   __device__ __forceinline__ int64_t row(const Plane& plane) const {
     return row_of(plane, p.cache.page_shift, block.info.seq, page, token, block.kv_head);
   }
-  __device__ __forceinline__ float scale(const Plane& plane) const { return scale_of(p.cache, plane, block.info.seq, token, block.kv_head); }
+  __device__ __forceinline__ float scale(const Plane& plane) const {
+    return scale_of(p.cache, plane, block.info.seq, token, block.kv_head);
+  }
   __device__ __forceinline__ int position() const { return p.true_positions ? token : rank; }
 };
 
@@ -177,7 +179,7 @@ template <int N>
 __device__ __forceinline__ void hide_scores(float (&s)[N], int rank, const int (&own)[2], int sliding) {
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
-    const int last = own[e] - rank - threadIdx.x % 4 * 2, before = sliding > 0 ? last - sliding : -1;
+    const int last = own[e] - rank - static_cast<int>(threadIdx.x) % 4 * 2, before = sliding > 0 ? last - sliding : -1;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const int column = i / 4 * 8 + i % 2;
@@ -186,8 +188,8 @@ __device__ __forceinline__ void hide_scores(float (&s)[N], int rank, const int (
   }
 }
 
-// The softmax of two rows so far. Exponentials are of two, relative to `base`: near the greatest score (in powers of two), and never so far
-// below it that they overflow. Results are relative to the same base.
+// The softmax of two rows so far, in powers of two: sums of 2^(score * log2(e) - base), to which results are relative too. The base lies at
+// most a little below the greatest score.
 struct SoftRows {
   float base[2] = {-kInfinity, -kInfinity};
   float sum[2] = {0, 0};  // this thread's columns

@@ -65,9 +65,15 @@ __device__ __forceinline__ void more_registers() {
 __device__ __forceinline__ void open_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void close_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wait_products() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+// Keeps uses of results behind the wait.
+template <int N>
+__device__ __forceinline__ void settle(float (&c)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(c[i])::"memory");
+}
 
-// Operands in shared memory, as their low words; `bytes` further on: + bytes / 16. The high word says that eight rows lie 1024 bytes from the
-// next eight, permuted as above.
+// Operands in shared memory, as their low words; `bytes` further on: + bytes / 16. The high word says that eight rows lie 1024 bytes from
+// the next eight, permuted as above.
 inline constexpr uint32_t kOperandHigh = 1U << 30 | 1024 >> 4;
 // The product sums along rows.
 __device__ __forceinline__ uint32_t along_sum(uint32_t address) { return (address & 0x3ffff) >> 4 | 1U << 16; }
@@ -82,17 +88,20 @@ __device__ __forceinline__ uint32_t across_sum(uint32_t address, uint32_t panel)
 #define BOUGH_NAMES64 BOUGH_NAMES40 ",%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
 // TYPE, columns, names of the results, numbers of the operands after them, the results.
-#define BOUGH_WGMMA_SHARED(TYPE, N, NAMES, A, B, H, P, ...)                                                                             \
-  asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, %" #P ", 0;\n"                                                 \
-               "mov.b64 a, {%" #A ", %" #H "};\nmov.b64 b, {%" #B ", %" #H "};\n"                                                  \
-               "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" NAMES "}, a, b, p, 1, 1, 0, 0;\n}"              \
-               : __VA_ARGS__                                                                                                        \
+#define BOUGH_WGMMA_SHARED(TYPE, N, NAMES, A, B, H, P, ...)                                                            \
+  asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, %" #P                                                \
+               ", 0;\n"                                                                                                \
+               "mov.b64 a, {%" #A ", %" #H "};\nmov.b64 b, {%" #B ", %" #H                                             \
+               "};\n"                                                                                                  \
+               "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" NAMES "}, a, b, p, 1, 1, 0, 0;\n}" \
+               : __VA_ARGS__                                                                                           \
                : "r"(a), "r"(b), "n"(kOperandHigh), "r"(static_cast<int>(add)))
-#define BOUGH_WGMMA_REGISTERS(TYPE, N, NAMES, A0, A1, A2, A3, B, H, ...)                                                             \
-  asm volatile("{\n.reg .b64 b;\nmov.b64 b, {%" #B ", %" #H "};\n"                                                                    \
+#define BOUGH_WGMMA_REGISTERS(TYPE, N, NAMES, A0, A1, A2, A3, B, H, ...)                                                         \
+  asm volatile("{\n.reg .b64 b;\nmov.b64 b, {%" #B ", %" #H                                                                      \
+               "};\n"                                                                                                            \
                "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" NAMES "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 \
                "}, b, 1, 1, 1, 1;\n}"                                                                                            \
-               : __VA_ARGS__                                                                                                      \
+               : __VA_ARGS__                                                                                                     \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kOperandHigh))
 #define BOUGH_OUT32 BOUGH_OUT16(0), BOUGH_OUT16(16)
 #define BOUGH_OUT40 BOUGH_OUT32, BOUGH_OUT4(32), BOUGH_OUT4(36)

@@ -1,6 +1,8 @@
 // attend on any device: a block of four warps takes 64 pairs (row, head of the group) of one query block and KV head, a warp sixteen.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/attend_common.cuh"
 #include "cuda/prim/launch.cuh"
 
@@ -31,36 +33,28 @@ struct RowsShared {
 // Eight elements as stored.
 template <Kv KV>
 struct Stored {
-  uint4 bits;
+  std::conditional_t<KV == Kv::same, uint4, uint2> bits;
 
-  __device__ __forceinline__ void load(const void* data, int64_t at) { bits = load16(static_cast<const uint16_t*>(data) + at); }
-  template <typename T>
-  __device__ __forceinline__ uint4 widen() const {
-    return bits;
+  __device__ __forceinline__ void load(const void* data, int64_t at) {
+    if constexpr (KV == Kv::same) {
+      bits = load16(static_cast<const uint16_t*>(data) + at);
+    } else {
+      bits = load8(static_cast<const uint8_t*>(data) + at);
+    }
   }
-};
-template <>
-struct Stored<Kv::e4m3> {
-  uint2 bits;
-
-  __device__ __forceinline__ void load(const void* data, int64_t at) { bits = load8(static_cast<const uint8_t*>(data) + at); }
   template <typename T>
   __device__ __forceinline__ uint4 widen() const {
-    return {widen_e4m3<T>(bits.x & 0xffff), widen_e4m3<T>(bits.x >> 16), widen_e4m3<T>(bits.y & 0xffff), widen_e4m3<T>(bits.y >> 16)};
-  }
-};
-template <>
-struct Stored<Kv::i8> {
-  uint2 bits;
-
-  __device__ __forceinline__ void load(const void* data, int64_t at) { bits = load8(static_cast<const uint8_t*>(data) + at); }
-  template <typename T>
-  __device__ __forceinline__ uint4 widen() const {
-    return {widen_i8<T>(bits.x & 0xffff), widen_i8<T>(bits.x >> 16), widen_i8<T>(bits.y & 0xffff), widen_i8<T>(bits.y >> 16)};
+    if constexpr (KV == Kv::same) {
+      return bits;
+    } else if constexpr (KV == Kv::e4m3) {
+      return {widen_e4m3<T>(bits.x & 0xffff), widen_e4m3<T>(bits.x >> 16), widen_e4m3<T>(bits.y & 0xffff), widen_e4m3<T>(bits.y >> 16)};
+    } else {
+      return {widen_i8<T>(bits.x & 0xffff), widen_i8<T>(bits.x >> 16), widen_i8<T>(bits.y & 0xffff), widen_i8<T>(bits.y >> 16)};
+    }
   }
 };
 
-// A thread's share of a tile of keys or of values, on its way from the cache to shared memory. Of item i, key_of(i) and item_of(i).
+// A thread's share of a tile of keys or of values, on its way from the cache to shared memory: item item_of(i) of key key_of(i).
 template <typename T, Kv KV, int D>
 struct Share {
   using Shared = RowsShared<T, KV, D>;
@@ -100,7 +94,7 @@ struct Share {
       *reinterpret_cast<uint4*>(&s.k[key][at.y]) = b;
     }
   }
-  // Of values a thread takes the same piece of neighbouring halves of its share.
+  // Of a row of values, eight elements in each half.
   __device__ __forceinline__ void load_values(const Problem& p, const Places& places) {
 #pragma unroll
     for (int i = 0; i < Shared::kSixteens; ++i) {
@@ -163,7 +157,8 @@ __device__ __forceinline__ void add_values(const RowsShared<T, KV, D>& s, const 
 
 // Pair number i of a query block is row i / group and head i % group of the KV head's group.
 template <typename T, int D, int M>
-__device__ __forceinline__ void write_rows(const Problem& p, const AttendBlock& block, int first, const SoftRows& rows, const float (&out)[M]) {
+__device__ __forceinline__ void write_rows(const Problem& p, const AttendBlock& block, int first, const SoftRows& rows,
+                                           const float (&out)[M]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int e = 0; e < 2; ++e) {
@@ -261,9 +256,9 @@ __device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsSh
 // Grid (tiles of pairs, times query blocks, the last one first; KV heads). `single`: blocks with one row only, in the shadow of a kernel
 // that this call queued just before for the others.
 template <typename T, Kv KV, int D>
-__global__ void __launch_bounds__(RowsShared<T, KV, D>::kThreads, D > 128 ? 2 : 3) attend_rows_kernel(const __grid_constant__ Problem p, int tiles,
-                                                                                                 bool single) {
-  extern __shared__ __align__(16) unsigned char attend_shared[];
+__global__ void __launch_bounds__(RowsShared<T, KV, D>::kThreads, D > 128 ? 2 : 3)
+    attend_rows_kernel(const __grid_constant__ Problem p, int tiles, bool single) {
+  extern __shared__ __align__(1024) unsigned char attend_shared[];
   RowsShared<T, KV, D>& s = *reinterpret_cast<RowsShared<T, KV, D>*>(attend_shared);
   if (!single) begin();
   const int first = static_cast<int>(blockIdx.x) % tiles * RowsShared<T, KV, D>::kRows;
@@ -279,8 +274,8 @@ cudaError_t attend_rows(const Problem& p, bool single, cudaStream_t stream) {
   constexpr int rows = RowsShared<T, KV, D>::kRows;
   const bool decode = p.placement.slot != nullptr;  // every block has one row
   const int tiles = ((single || decode ? 1 : rows) * p.group + rows - 1) / rows;
-  return launch(attend_rows_kernel<T, KV, D>, dim3(p.nb * tiles, p.kv_heads), RowsShared<T, KV, D>::kThreads, sizeof(RowsShared<T, KV, D>), stream, p,
-                tiles, single);
+  return launch(attend_rows_kernel<T, KV, D>, dim3(p.nb * tiles, p.kv_heads), RowsShared<T, KV, D>::kThreads, sizeof(RowsShared<T, KV, D>),
+                stream, p, tiles, single);
 }
 
 }  // namespace bough::cuda

@@ -61,8 +61,8 @@ __device__ __forceinline__ TileRange tiles_of(const Problem& p, const AttendBloc
 
 // Turns the keys of a slot where they lie. A thread turns the same item of every so many keys. `turn` is that of its first key.
 template <typename T, int D>
-__device__ __forceinline__ void turn_tile(const Problem& p, bool runs_on, int thread, const Turn& step, Turn& turn, const int32_t* positions,
-                                          unsigned char (*panels)[TileShared<D>::kKeys * 128]) {
+__device__ __forceinline__ void turn_tile(const Problem& p, bool runs_on, int thread, const Turn& step, Turn& turn,
+                                          const int32_t* positions, unsigned char (*panels)[TileShared<D>::kKeys * 128]) {
   constexpr int items = D / 16, keys = 128 / items;
   const int item = thread % items, first = thread / items;
   if (!turns(p.angles, item)) return;
@@ -116,7 +116,7 @@ __device__ __forceinline__ void produce(const Problem& p, TileRange tiles, TileS
   finder.advance();
   meet(kProducerMeeting, 128);
   const uint32_t place = shared_address(s.k) + piece_at(first, piece);  // values lie behind all keys
-  int slot = 0, phase = 0;  // of tile n
+  int slot = 0, phase = 0;                                              // of tile n
   for (int n = 0; n <= tiles.count; ++n) {
     const int next = slot + 1 == slots ? 0 : slot + 1, before = slot == 0 ? slots - 1 : slot - 1;
     if (n < tiles.count) {
@@ -179,8 +179,8 @@ __device__ __forceinline__ void multiply_values(const uint32_t (&weights)[S][4],
 
 // Results of one head, by way of its queries' place; each warp its own rows.
 template <typename T, int D>
-__device__ __forceinline__ void write_head(const Problem& p, const AttendBlock& block, int head, const SoftRows& rows, const float (&out)[D / 2],
-                                           unsigned char (*panels)[64 * 128]) {
+__device__ __forceinline__ void write_head(const Problem& p, const AttendBlock& block, int head, const SoftRows& rows,
+                                           const float (&out)[D / 2], unsigned char (*panels)[64 * 128]) {
   const int lane = threadIdx.x % 32, first = threadIdx.x / 32 % 4 * 16;
   const float sink = p.sink_logits != nullptr ? p.sink_logits[head] : -kInfinity;
 #pragma unroll
@@ -192,7 +192,8 @@ __device__ __forceinline__ void write_head(const Problem& p, const AttendBlock& 
       *reinterpret_cast<uint32_t*>(panels[i / 8] + piece_at(row, i % 8) + lane % 4 * 4) =
           pack<T>(out[i * 4 + e * 2] * end.factor, out[i * 4 + e * 2 + 1] * end.factor);
     }
-    if (p.lse != nullptr && lane % 4 == 0 && row < block.info.rows) p.lse[static_cast<int64_t>(block.info.row + row) * p.heads + head] = end.lse;
+    if (p.lse != nullptr && lane % 4 == 0 && row < block.info.rows)
+      p.lse[static_cast<int64_t>(block.info.row + row) * p.heads + head] = end.lse;
   }
   __syncwarp();
   for (int i = lane; i < 16 * (D / 8); i += 32) {
@@ -262,6 +263,7 @@ __device__ __forceinline__ void consume(const Problem& p, TileRange tiles, int h
     close_products();
     turns.give();
     wait_products();
+    settle(scores);
   }
   int slot = 0, phase = 0;
   for (int n = 0; n < tiles.count; ++n) {
@@ -284,6 +286,8 @@ __device__ __forceinline__ void consume(const Problem& p, TileRange tiles, int h
       close_products();
       if (more || turns.mine == 0) turns.give();
       wait_products();
+      settle(scores);
+      settle(out[x]);
     }
     if (lane == 0) arrive_at(&s.empty[slot]);
     slot = next;

@@ -4,7 +4,7 @@
 // and the right side next to each other, so that each key is scored from both sides. Where candidates are few a warp takes two of one KV
 // head, eight rows each: a step serves two rounds of the descent (two keys of the first, four of the second) and the last one all the
 // rounds of the eight keys or fewer that are left; the descent itself is a few exchanges between lanes. Where they are many, so that memory
-// and not waiting decides, it takes eight: a step is one round, until eight keys are left of each.
+// and not waiting decides, it takes eight: a step is one round.
 #pragma once
 
 #include "cuda/instance.cuh"
@@ -155,13 +155,25 @@ struct RowScan {
     }
   }
 
-  // One round of eight candidates, this lane's [l, l + n): left keys in rows 0-7, right ones in rows 8-15.
-  __device__ __forceinline__ void one_round(int n, int index, int& l, float& score) const {
-    const Key key0 = load(l + n / 4, index), key1 = load(l + n / 2 + n / 4, index);
+  // The rounds of eight candidates, this lane's [l, l + n), n >= 4: left keys in rows 0-7, right ones in rows 8-15. The last two rounds ask
+  // for one key more: the other one was probed in the round before, and each key's products with both sides are there.
+  __device__ __forceinline__ void rounds(int n, int index, int l, float& score) const {
+    float known[2] = {-INFINITY, -INFINITY};  // of key l + 1, from either side
+    for (; n >= 4; n /= 2) {
+      const Key key0 = load(l + n / 4, index), key1 = load(l + n / 2 + n / 4, index);
+      float best[2][2];
+      products(key0, key1, best);
+      const bool goes_left = best[0][0] > best[1][1];
+      if (!goes_left) l += n / 2;
+      known[0] = best[0][goes_left ? 0 : 1];
+      known[1] = best[1][goes_left ? 0 : 1];
+      score = fmaxf(score, fmaxf(best[0][0], best[1][1]));
+    }
+    const Key key = load(l, index);
     float best[2][2];
-    products(key0, key1, best);
-    if (!(best[0][0] > best[1][1])) l += n / 2;
-    score = fmaxf(score, fmaxf(best[0][0], best[1][1]));
+    products(key, key, best);
+    score = fmaxf(score, fmaxf(best[0][0], known[1]));
+    score = fmaxf(score, best[0][0] > known[1] ? best[1][0] : known[0]);
   }
 
   // Two rounds of [l, l + n), n >= 16. Slots: 0, 1 the first round's left and right; 2, 3 and 4, 5 the second's of either half.
@@ -248,18 +260,8 @@ __global__ void __launch_bounds__(kRowThreads, TILES == 1 && !TURN && D <= 128 ?
     if (lane < 2) best[warp][lane] = ordered(lane == 0 ? score[0] : score[1]);
   } else {
     const int index = min(j + lane / 4, count - 1);
-    int l = view.start(index), n = view.chunk();
     float score = -INFINITY;
-    for (; n > 8; n /= 2) scan.one_round(n, index, l, score);
-#pragma unroll 2
-    for (int pair = 0; pair < EACH / 2; ++pair) {
-      const int of[2] = {8 * pair, 8 * pair + 4};
-      const int indexes[2] = {__shfl_sync(~0u, index, of[0]), __shfl_sync(~0u, index, of[1])};
-      const int ls[2] = {__shfl_sync(~0u, l, of[0]), __shfl_sync(~0u, l, of[1])};
-      float scores_of[2] = {-INFINITY, -INFINITY};
-      scan.last_rounds(n, indexes, ls, scores_of);
-      if (lane / 8 == pair) score = fmaxf(score, lane / 4 % 2 == 0 ? scores_of[0] : scores_of[1]);
-    }
+    scan.rounds(view.chunk(), index, view.start(index), score);
     if (lane % 4 == 0) best[warp][lane / 4] = ordered(score);
   }
   if (p.list_heads > 1) {
@@ -290,7 +292,7 @@ cudaError_t scan_row_instance(const Problem& p, int stage, bool first, cudaStrea
   shape.heads = p.kv_heads < kRowThreads / 32 ? p.kv_heads : kRowThreads / 32;
   shape.groups = kRowThreads / 32 / shape.heads;
   const int most = p.candidates[stage], parts = (p.kv_heads + shape.heads - 1) / shape.heads;
-  shape.each = !turns && static_cast<int64_t>(most) * p.nb * p.kv_heads >= kMany ? 8 : 2;
+  shape.each = !turns && p.stages.chunk[stage] >= 4 && static_cast<int64_t>(most) * p.nb * p.kv_heads >= kMany ? 8 : 2;
   const dim3 grid(static_cast<unsigned>((most + shape.candidates() - 1) / shape.candidates()), static_cast<unsigned>(p.nb),
                   static_cast<unsigned>(parts));
   const dim3 threads(32, static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.groups));

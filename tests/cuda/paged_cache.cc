@@ -22,8 +22,8 @@ DeviceCache::DeviceCache(const PagedCase& c, std::vector<int> texts, uint64_t sa
   draw_pages(salt);
   rows_ = row_places();
   scales_ = scale_places();
-  for (const Kind kind : {kKeys, kValues}) {
-    if (kind == kKeys || !together()) {
+  for (const Kind kind : {keys, values}) {
+    if (kind == keys || !together()) {
       stored_[kind].image.resize(static_cast<size_t>(rows_.elements) * element_bytes(c.shape().kv_type));
       stored_[kind].buffer = DeviceBuffer(stored_[kind].image.size());
     }
@@ -117,26 +117,26 @@ size_t DeviceCache::at(const Places& places, size_t sequence, int64_t token, int
 
 void DeviceCache::write(Kind kind, size_t sequence, int64_t length) {
   const size_t bytes = element_bytes(case_.shape().kv_type);
-  std::byte* image = stored_[together() ? kKeys : kind].image.data() + (kind == kKeys ? 0 : static_cast<size_t>(values_from()) * bytes);
+  std::byte* image = stored_[together() ? keys : kind].image.data() + (kind == keys ? 0 : static_cast<size_t>(values_from()) * bytes);
   for (int64_t token = 0; token < length; ++token) {
     for (int head = 0; head < case_.shape().kv_heads; ++head) {
-      const std::span<const std::byte> row = case_.stored(kind == kKeys, texts_[sequence], token, head);
+      const std::span<const std::byte> row = case_.stored(kind == keys, texts_[sequence], token, head);
       std::copy(row.begin(), row.end(), image + at(rows_, sequence, token, head) * bytes);
       if (!has_scales()) continue;
-      scale_[kind].image[at(scales_, sequence, token, head)] = case_.stored_scale(kind == kKeys, texts_[sequence], token, head);
+      scale_[kind].image[at(scales_, sequence, token, head)] = case_.stored_scale(kind == keys, texts_[sequence], token, head);
     }
   }
 }
 
 void DeviceCache::fill(std::span<const int64_t> lengths) {
-  for (const Kind kind : {kKeys, kValues}) {
+  for (const Kind kind : {keys, values}) {
     std::fill(stored_[kind].image.begin(), stored_[kind].image.end(), poison_of(case_.shape().kv_type));
     std::fill(scale_[kind].image.begin(), scale_[kind].image.end(), std::bit_cast<float>(0xffffffffU));
   }
-  for (const Kind kind : {kKeys, kValues}) {
+  for (const Kind kind : {keys, values}) {
     for (size_t s = 0; s < texts_.size(); ++s) write(kind, s, lengths[s]);
   }
-  for (const Kind kind : {kKeys, kValues}) {
+  for (const Kind kind : {keys, values}) {
     if (!stored_[kind].image.empty()) stored_[kind].buffer.upload(stored_[kind].image);
     if (!scale_[kind].image.empty()) scale_[kind].buffer.upload(scale_[kind].image);
   }
@@ -144,8 +144,8 @@ void DeviceCache::fill(std::span<const int64_t> lengths) {
 
 PagedPlane DeviceCache::view(Kind kind) const {
   PagedPlane plane;
-  const int64_t from = kind == kKeys ? 0 : values_from();
-  plane.data = stored_[together() ? kKeys : kind].buffer.as<std::byte>() + static_cast<size_t>(from) * element_bytes(case_.shape().kv_type);
+  const int64_t from = kind == keys ? 0 : values_from();
+  plane.data = stored_[together() ? keys : kind].buffer.as<std::byte>() + static_cast<size_t>(from) * element_bytes(case_.shape().kv_type);
   plane.sequence_stride = rows_.sequence;
   plane.strides = rows_.strides;
   if (!has_scales()) return plane;
@@ -157,8 +157,8 @@ PagedPlane DeviceCache::view(Kind kind) const {
 
 PagedCache DeviceCache::view() const {
   PagedCache cache;
-  cache.k = view(kKeys);
-  cache.v = view(kValues);
+  cache.k = view(keys);
+  cache.v = view(values);
   if (!paged()) return cache;
   cache.page_table = device_table_.as<int32_t>();
   cache.table_stride = table_stride_;
@@ -167,7 +167,7 @@ PagedCache DeviceCache::view() const {
 
 bool DeviceCache::intact() const {
   bool whole = device_table_.intact();
-  for (const Kind kind : {kKeys, kValues}) {
+  for (const Kind kind : {keys, values}) {
     whole = whole && stored_[kind].buffer.intact() && scale_[kind].buffer.intact();
     if (!stored_[kind].image.empty()) whole = whole && stored_[kind].buffer.download() == stored_[kind].image;
     if (scale_[kind].image.empty()) continue;

@@ -23,7 +23,7 @@ class DeviceCache {
   bool intact() const;
 
  private:
-  enum Kind : size_t { kKeys, kValues };
+  enum Kind : size_t { keys, values };
   struct Places {
     Strides strides;
     int64_t sequence = 0;

@@ -10,12 +10,13 @@
 namespace bough::test {
 namespace {
 
-enum What : uint64_t { kKeys, kValues, kQueries, kKeyScales, kValueScales, kSinkLogits };
+enum class What : uint64_t { keys, values, queries, key_scales, value_scales, sink_logits };
 
 // What every generated number hangs on.
 class Numbers {
  public:
-  Numbers(uint64_t seed, int64_t text, What what) : state_(mixed(mixed(seed) ^ mixed(static_cast<uint64_t>(text) * 16 + what))) {}
+  Numbers(uint64_t seed, int64_t text, What what)
+      : state_(mixed(mixed(seed) ^ mixed(static_cast<uint64_t>(text) * 16 + static_cast<uint64_t>(what)))) {}
 
   uint64_t bits(int64_t place) const { return mixed(state_ + static_cast<uint64_t>(place) * 0x9e3779b97f4a7c15ULL); }
   // Nearly normal, of unit variance.
@@ -40,7 +41,7 @@ class Numbers {
 
 }  // namespace
 
-void PrintTo(const PagedSpec& spec, std::ostream* out) { *out << spec.name; }
+std::ostream& operator<<(std::ostream& out, const PagedSpec& spec) { return out << spec.name; }
 
 std::string spec_name(const testing::TestParamInfo<PagedSpec>& info) { return info.param.name; }
 
@@ -106,7 +107,7 @@ PagedLimits PagedCase::limits() const {
 }
 
 std::vector<std::byte> PagedCase::stored_rows(bool key, int text) const {
-  const Numbers numbers(spec_.seed, text, key ? kKeys : kValues);
+  const Numbers numbers(spec_.seed, text, key ? What::keys : What::values);
   const ElementType type = shape().kv_type;
   const auto d = static_cast<size_t>(shape().head_dim), heads = static_cast<size_t>(shape().kv_heads);
   const auto rows = static_cast<size_t>(capacity(text)) * heads;
@@ -125,7 +126,7 @@ std::span<const std::byte> PagedCase::stored(bool key, int text, int64_t token, 
 }
 
 float PagedCase::stored_scale(bool key, int text, int64_t token, int head) const {
-  const Numbers numbers(spec_.seed, text, key ? kKeyScales : kValueScales);
+  const Numbers numbers(spec_.seed, text, key ? What::key_scales : What::value_scales);
   const int64_t place = token * shape().kv_heads + head;
   const float base = key ? 0.0173F : 0.0119F;
   switch (spec_.scales) {
@@ -152,7 +153,7 @@ bool PagedCase::is_bf16() const {
 }
 
 std::vector<float> PagedCase::query(int text, int64_t position) const {
-  const Numbers numbers(spec_.seed, text, kQueries);
+  const Numbers numbers(spec_.seed, text, What::queries);
   const int64_t count = int64_t{shape().heads} * shape().head_dim;
   std::vector<float> q(static_cast<size_t>(count));
   std::byte rounded[2];
@@ -175,8 +176,9 @@ std::vector<float> PagedCase::queries(std::span<const Part> parts) const {
 }
 
 std::vector<float> PagedCase::sink_logits() const {
-  const Numbers numbers(spec_.seed, 0, kSinkLogits);
+  const Numbers numbers(spec_.seed, 0, What::sink_logits);
   std::vector<float> logits;
+  logits.reserve(static_cast<size_t>(shape().heads));
   for (int head = 0; head < shape().heads; ++head) logits.push_back(2 + 1.5F * numbers.normal(head));
   logits.front() = -40;  // changes nothing
   logits.back() = 8;     // takes most

@@ -40,7 +40,7 @@ struct PagedSpec {
   std::vector<Text> texts;
   uint64_t seed = 1;
 };
-void PrintTo(const PagedSpec& spec, std::ostream* out);
+std::ostream& operator<<(std::ostream& out, const PagedSpec& spec);
 std::string spec_name(const testing::TestParamInfo<PagedSpec>& info);
 
 // A shape with RoPE of base 10000 over all of a head, for texts trained up to 4096 tokens.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -130,8 +131,8 @@ void expect_same_steps(const Steps& got, const Steps& want, const std::string& w
 TEST_P(PagedDecode, BitsDependOnTheTextAlone) {
   const PagedCase c(GetParam(), kSteps);
   BOUGH_MAKE_RUN(run, c);
-  std::vector<int> texts;
-  for (int i = 0; i < static_cast<int>(c.spec().texts.size()); ++i) texts.push_back(i);
+  std::vector<int> texts(c.spec().texts.size());
+  std::iota(texts.begin(), texts.end(), 0);
   const Steps together = decode_all(c, run, texts, 0, 5, [](int text) { return text; });
   const std::vector<int> reversed(texts.rbegin(), texts.rend());
   expect_same_steps(decode_all(c, run, reversed, 3, 9, [](int text) { return (4 * text + 5) % 9; }), together,

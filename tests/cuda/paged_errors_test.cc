@@ -84,7 +84,7 @@ void expect_words(const std::string& message, const std::vector<std::string>& wo
   for (const std::string& word : words) EXPECT_NE(message.find(word), std::string::npos) << '"' << word << "\" is missing in: " << message;
 }
 
-void PrintTo(const Refusal& r, std::ostream* out) { *out << r.name; }
+std::ostream& operator<<(std::ostream& out, const Refusal& r) { return out << r.name; }
 
 class PagedRefusal : public testing::TestWithParam<Refusal> {};
 

@@ -32,6 +32,7 @@ TEST_P(PagedGraph, DecodeStepsEqualEagerOnes) {
   const int slots = static_cast<int>(c.spec().texts.size());
   DecodeRun eager(c, run, slots);
   std::vector<Output> want;
+  want.reserve(kSteps);
   for (int step = 0; step < kSteps; ++step) want.push_back(eager.step(rows_at(c, step)));
   const DeviceBuffer states(run.attention().state_bytes(slots), std::byte{0});
   DecodeCall call(c, run.attention(), rows_at(c, 0));
@@ -60,6 +61,7 @@ TEST_P(PagedGraph, PrefillsEqualEagerOnes) {
     for (Part& part : all.back()) part.length += more;
   }
   std::vector<PagedRun::Prefill> want;
+  want.reserve(all.size());
   for (const std::vector<Part>& parts : all) want.push_back(run.prefill(parts));
   DeviceCall call(c, all.front());
   call.longest = c.limits().length;

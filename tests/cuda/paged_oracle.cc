@@ -150,7 +150,7 @@ bool Oracle::sees_all(int64_t length) const { return setup_.is_sliding(layer_ind
 
 DecodeOracle::DecodeOracle(const Oracle& oracle, int text)
     : oracle_(oracle), text_(text), doubts_(std::max<size_t>(1, oracle.layer().stages.size())) {
-  state_.layers.resize(static_cast<size_t>(oracle.layer_index() + 1));
+  state_.layers.resize(static_cast<size_t>(oracle.layer_index()) + 1);
 }
 
 Batch DecodeOracle::batch(int64_t length) const {
@@ -191,7 +191,8 @@ void DecodeOracle::note_doubts(const Batch& batch, std::span<const float> q, int
         candidates = margins.grid(state.w0);
       } else {
         const StageInput& input = state.inputs[stage - 1];
-        for (int32_t i = 0; i < input.count; ++i) candidates.push_back({input.start[static_cast<size_t>(head * input.count + i)]});
+        for (int32_t i = 0; i < input.count; ++i)
+          candidates.push_back({input.start[static_cast<size_t>(head) * static_cast<size_t>(input.count) + static_cast<size_t>(i)]});
       }
       for (const Candidate& c : margins.survivors(head, static_cast<int>(stage), std::move(candidates), state.w0)) close |= !c.certain;
     }

@@ -17,21 +17,23 @@ void check(const Status& status, const char* what) {
 
 std::vector<int> texts_of(const std::vector<Part>& parts) {
   std::vector<int> texts;
+  texts.reserve(parts.size());
   for (const Part& part : parts) texts.push_back(part.text);
   return texts;
 }
 
 std::vector<Part> parts_of(const std::vector<DecodeRow>& rows) {
   std::vector<Part> parts;
+  parts.reserve(rows.size());
   for (const DecodeRow& row : rows) parts.push_back({row.text, row.length, 1});
   return parts;
 }
 
 }  // namespace
 
-void PrintTo(const BlockChoice& b, std::ostream* out) {
-  *out << "sequence " << b.sequence << " rows [" << b.row << ", " << b.row + b.rows << ") at " << b.r0 << ", w0 " << b.w0 << ", sinks "
-       << b.sinks << ", " << b.count << " chunks";
+std::ostream& operator<<(std::ostream& out, const BlockChoice& b) {
+  return out << "sequence " << b.sequence << " rows [" << b.row << ", " << b.row + b.rows << ") at " << b.r0 << ", w0 " << b.w0
+             << ", sinks " << b.sinks << ", " << b.count << " chunks";
 }
 
 bool same_bits(const Output& a, const Output& b) {
@@ -136,7 +138,7 @@ Output DeviceCall::read() const {
   return out;
 }
 
-DecodeCall::DecodeCall(const PagedCase& c, const PagedAttention& attention, std::vector<DecodeRow> rows, uint64_t salt)
+DecodeCall::DecodeCall(const PagedCase& c, const PagedAttention& attention, const std::vector<DecodeRow>& rows, uint64_t salt)
     : attention_(attention), call_(c, parts_of(rows), salt), slot_(rows.size() * sizeof(int32_t)), stage_(rows.size() * sizeof(int32_t)) {
   set(rows);
 }
@@ -227,7 +229,7 @@ DecodeRun::DecodeRun(const PagedCase& c, const PagedRun& run, int slots)
 Output DecodeRun::step(const std::vector<DecodeRow>& rows, bool sink_logits) {
   DecodeCall step(case_, run_.attention(), rows, ++salt_);
   run_.decode(step, states_, slots_, sink_logits ? step.call().sink_logits() : nullptr);
-  const Output out = run_.read(step.call());
+  Output out = run_.read(step.call());
   EXPECT_TRUE(states_.intact()) << "written outside the states";
   return out;
 }

@@ -23,7 +23,7 @@ struct BlockChoice {
 
   bool operator==(const BlockChoice&) const = default;
 };
-void PrintTo(const BlockChoice& block, std::ostream* out);
+std::ostream& operator<<(std::ostream& out, const BlockChoice& block);
 
 struct Output {
   std::vector<float> o;    // [rows, heads, head_dim]
@@ -81,7 +81,7 @@ struct DecodeRow {
 // A decode step's memory on the device.
 class DecodeCall {
  public:
-  DecodeCall(const PagedCase& c, const PagedAttention& attention, std::vector<DecodeRow> rows, uint64_t salt = 0);
+  DecodeCall(const PagedCase& c, const PagedAttention& attention, const std::vector<DecodeRow>& rows, uint64_t salt = 0);
 
   void set(const std::vector<DecodeRow>& rows);
   DeviceCall& call() { return call_; }

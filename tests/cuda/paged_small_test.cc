@@ -29,10 +29,12 @@ TEST_P(PagedSmall, Decode) {
   BOUGH_MAKE_RUN(run, c);
   const Oracle oracle(c);
   std::vector<DecodeOracle> oracles;
+  oracles.reserve(3);
   for (int i = 0; i < 3; ++i) oracles.emplace_back(oracle, i);
   DecodeRun decode(c, run, 3);
   for (int step = 0; step < 9; ++step) {
     std::vector<DecodeRow> rows;
+    rows.reserve(3);
     for (int i = 0; i < 3; ++i) rows.push_back({i, c.spec().texts[static_cast<size_t>(i)].length + step, step, 2 - i});
     const Output out = decode.step(rows);
     for (int i = 0; i < 3; ++i) {

@@ -67,7 +67,7 @@ Output textbook(const PagedCase& c, const Part& part) {
       const size_t count = static_cast<size_t>(p) + 1 - from;
       const std::vector<float> q = c.query(part.text, p);
       for (int g = 0; g < group; ++g) {
-        const auto head = static_cast<size_t>(kv_head * group + g);
+        const auto head = static_cast<size_t>(kv_head) * static_cast<size_t>(group) + static_cast<size_t>(g);
         const size_t at = static_cast<size_t>(row) * heads + head;
         attend_row(c, turned(shape, std::span(q).subspan(head * d, d), p), std::span(keys).subspan(from, count),
                    std::span(values).subspan(from, count), &out.o[at * d], &out.lse[at]);

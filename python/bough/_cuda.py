@@ -1,0 +1,156 @@
+"""attention() on a CUDA device: PagedAttention over contiguous keys and values, kept from call to call."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from ctypes import byref
+from typing import Any, Optional
+
+from ._arrays import arrays_of
+from ._checks import check_compact, check_last, check_type, ints, steps
+from ._config import Config
+from ._dlpack import View, view
+from ._library import Batch, BoughError, Cache, Plane, Rows, call
+from .paged import PagedAttention
+
+MOST_KEPT = 16  # shapes and plans whose PagedAttention is kept
+
+
+class _Kept:
+    def __init__(self, attention: PagedAttention) -> None:
+        self.attention = attention
+        self.workspaces: dict[int, Any] = {}  # by stream
+
+
+_lock = threading.Lock()
+_kept: OrderedDict[Any, _Kept] = OrderedDict()
+_captured: set[Any] = set()  # keys of what graphs refer to; these stay
+
+
+def clear_cache() -> None:
+    """Gives back the tables and workspaces that attention() keeps, but for what was captured in a CUDA graph."""
+    with _lock:
+        for key in [key for key in _kept if key not in _captured]:
+            del _kept[key]
+
+
+def _rounded(n: int) -> int:
+    """n or up to a quarter more, so that growing texts share what is kept."""
+    step = max(64, 1 << max(0, n.bit_length() - 3))
+    return -(-n // step) * step
+
+
+def _find(config: Config, rows: int, sequences: int, length: int, index: int, capturing: bool) -> _Kept:
+    most = _rounded(length)
+    if config.keys_rotated and length <= config.trained_context:
+        most = min(most, config.trained_context)
+    key = (config, _rounded(rows), sequences, most, index)
+    with _lock:
+        if key in _kept:
+            _kept.move_to_end(key)
+        elif capturing:
+            raise BoughError("the first attention of a shape is captured in a graph: call it once before the capture")
+        else:
+            _kept[key] = _Kept(PagedAttention.of_config(config, key[1], sequences, most, index))
+            for old in [old for old in _kept if old not in _captured][:-MOST_KEPT]:
+                del _kept[old]
+        if capturing:
+            _captured.add(key)
+        return _kept[key]
+
+
+def _q_rows(at: View, name: str) -> Optional[Rows]:
+    """Rows [b * tq] of a view [b, hq, tq, d], or None where no one stride leads from each to the next."""
+    check_last(at, name)
+    b, _, rows, _ = at.shape
+    step = steps(at)
+    if b > 1 and rows > 1 and step[0] != rows * step[2]:
+        return None
+    return Rows(at.pointer, step[0] if rows == 1 else step[2], step[1])
+
+
+def _plane(at: View, name: str, page_tokens: int) -> Plane:
+    check_last(at, name)
+    step = steps(at)
+    plane = Plane(data=at.pointer, sequence_stride=step[0], head_stride=step[1], token_stride=step[2])
+    plane.page_stride = page_tokens * step[2]
+    return plane
+
+
+def _place_scale(plane: Plane, at: View, name: str, shape: tuple[int, ...], page_tokens: int) -> None:
+    check_type(at, name, "float32", "cuda")
+    plane.scale = at.pointer
+    if all(n == 1 for n in at.shape):
+        return
+    if at.shape != shape:
+        raise BoughError(f"{name} has shape {list(at.shape)}, it must be one number or {list(shape)}")
+    plane.scale_sequence_stride, plane.scale_head_stride, plane.scale_token_stride = at.strides
+    plane.scale_page_stride = page_tokens * at.strides[2]
+
+
+def _cache_of(config: Config, k: Any, v: Any, k_scale: Any, v_scale: Any) -> Cache:
+    cache = Cache()
+    for name, array, scale in (("k", k, k_scale), ("v", v, v_scale)):
+        at = view(array, name)
+        check_type(at, name, config.kv_dtype, "cuda")
+        setattr(cache, name, _plane(at, name, config.page_tokens))
+        if scale is not None:
+            where = view(scale, f"{name}_scale")
+            _place_scale(getattr(cache, name), where, f"{name}_scale", at.shape[:3], config.page_tokens)
+    return cache
+
+
+def attend_cuda(
+    config: Config, q: Any, k: Any, v: Any, lengths: Any, k_scale: Any, v_scale: Any, sinks: Any
+) -> tuple[Any, Any]:
+    """o [b, hq, tq, d] of q's type and lse [b, hq, tq] float32, both swapped from [b, tq, hq, ...]."""
+    at = view(q, "q")
+    arrays = arrays_of(q, at.index)
+    if at.dtype not in ("bfloat16", "float16"):
+        raise BoughError(f"q has elements of type {at.dtype}, on a CUDA device they must be bfloat16 or float16")
+    config = dataclasses.replace(config, dtype=at.dtype, kv_dtype=_kv_type(view(k, "k")))
+    b, heads, rows, d = at.shape
+    tokens = view(k, "k").shape[2]
+    with arrays.guard():
+        stream, capturing = arrays.stream(), arrays.capturing()
+        kept = _find(config, b * rows, b, tokens, at.index, capturing)
+        workspace = _workspace(kept, arrays, stream, capturing)
+        q_rows = _q_rows(at, "q")
+        if q_rows is None:
+            q = arrays.swap(arrays.contiguous(arrays.swap(q)))
+            q_rows = _q_rows(view(q, "q"), "q")
+        cache = _cache_of(config, k, v, k_scale, v_scale)
+        o, lse = arrays.empty((b, rows, heads, d), q), arrays.floats((b, rows, heads))
+        start = arrays.steps(b + 1, rows)
+        many = arrays.full(b, tokens) if lengths is None else lengths
+        batch = Batch(view(start, "start").pointer, ints(many, "lengths", b).pointer, b * rows, tokens, b)
+        o_rows = Rows(view(o, "o").pointer, heads * d, d)
+        sink = None
+        if sinks is not None:
+            where = view(sinks, "sink_logits")
+            check_type(where, "sink_logits", "float32", "cuda")
+            check_compact(where, "sink_logits", heads)
+            sink = where.pointer
+        head = kept.attention._handle, byref(batch), byref(q_rows), byref(cache)
+        memory = view(workspace, "workspace").pointer
+        call("bough_paged_prune", *head, memory, stream)
+        call("bough_paged_attend", *head, byref(o_rows), view(lse, "lse").pointer, sink, memory, stream)
+    return arrays.swap(o), lse.swapaxes(1, 2)
+
+
+def _workspace(kept: _Kept, arrays: Any, stream: int, capturing: bool) -> Any:
+    """One a stream; a graph gets one of its own, which it zeroes in every run, since it may run on any stream."""
+    count = kept.attention.workspace_bytes
+    if capturing:
+        return arrays.zero_bytes(count)
+    if stream not in kept.workspaces:
+        kept.workspaces[stream] = arrays.zero_bytes(count)
+    return kept.workspaces[stream]
+
+
+def _kv_type(at: View) -> str:
+    if at.dtype not in ("bfloat16", "float16", "float8_e4m3fn", "int8"):
+        raise BoughError(f"k has elements of type {at.dtype}, they must be of q's type, float8_e4m3fn or int8")
+    return at.dtype

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "bough/attention.h"
-#include "bough/export.h"
 #include "bough/status.h"
 
 namespace bough {
@@ -68,7 +67,8 @@ struct PagedPlane {
 struct PagedCache {
   PagedPlane k;
   PagedPlane v;
-  const int32_t* page_table = nullptr;  // [sequences, table_stride] pages; null: page i of a sequence is its i-th
+  const int32_t* page_table = nullptr;  // [sequences, table_stride] pages, of which those that hold a token are read; null: page i of
+                                        // a sequence is its i-th
   int64_t table_stride = 0;
 };
 
@@ -81,7 +81,7 @@ struct PagedBatch {
   int64_t longest = 0;                   // an upper bound of lengths
 };
 
-// Row r and head h begin at data + r * row + h * head elements.
+// Row r and head h begin at data + r * row + h * head elements. data is 16-byte aligned, row and head are multiples of 8.
 struct PagedRows {
   void* data = nullptr;
   int64_t row = 0;
@@ -91,7 +91,7 @@ struct PagedRows {
 // Where the selection of a prefill is, for those who want to read it.
 struct PagedSelection {
   const int32_t* blocks = nullptr;  // [nb, 8]: sequence, first row in q, rows (0: none), position of the first row, w0, sinks, -, -
-  const int32_t* counts = nullptr;  // [nb, 4]: selected chunks, -, -, -
+  const int32_t* counts = nullptr;  // [nb, 4]: selected chunks (0 where all is seen), -, -, -
   const int32_t* starts = nullptr;  // [nb, list heads, capacity] ascending
   int64_t nb = 0;
   int list_heads = 1;
@@ -102,9 +102,10 @@ struct PagedSelection {
 // best: the fastest kernels that the device runs; portable: those that every device from compute capability 8.0 on runs.
 enum class KernelTier : uint8_t { best, portable };
 
-class BOUGH_API PagedAttention {
+class PagedAttention {
  public:
-  // `plan` at `layer`; it is fitted to the trained context as by fit_plan. Allocates tables of angles on the current device.
+  // `plan` at `layer`; it is cut to fit the trained context as fit_plan cuts a plan chosen by name, and plan() says to what. Allocates
+  // tables of angles on the current device.
   // Errors: invalid_argument (a field, its value and the limit), unsupported (what the build or the device lacks), out_of_memory.
   static Result<PagedAttention> create(const AttentionPlan& plan, int layer, const PagedShape& shape, const PagedLimits& limits,
                                        KernelTier tier = KernelTier::best);
@@ -119,11 +120,11 @@ class BOUGH_API PagedAttention {
   size_t workspace_bytes() const;
 
   // Chooses the context of every query block: stages, or nothing where all is seen. Blocks of 64 rows in absolute positions; the last
-  // plan().tail rows of each sequence choose for themselves.
+  // plan().tail rows of each sequence choose for themselves, where the layer chooses.
   // `stream` is a cudaStream_t. Errors: invalid_argument, internal (what CUDA says).
   Status prune(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, void* workspace, void* stream) const;
   // Attention over what the last prune on this workspace chose. lse [rows, hq] or null: natural log of the sum of exponentials.
-  // sink_logits [hq] or null: of each head, a learned logit that takes part in the softmax and has no value.
+  // sink_logits [hq] or null: of each head, a learned logit that takes part in the softmax, and so in lse, and has no value.
   Status attend(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const PagedRows& o, float* lse,
                 const float* sink_logits, void* workspace, void* stream) const;
   PagedSelection selection(void* workspace) const;
@@ -135,7 +136,8 @@ class BOUGH_API PagedAttention {
   int due_stage(int64_t counter, int64_t length) const;
   int stages() const;
   // slot [sequences] and stage [sequences] on the device: the slot of each row, and its due_stage; least_stage: the least of them, which
-  // decides what is launched. query_start is not read; a length of 0 leaves a row out.
+  // decides what is launched. No two rows have the same slot. query_start is not read; a length of 0 leaves a row out: nothing of it is
+  // written.
   Status decode(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, void* states, int slots, const int32_t* slot,
                 const int32_t* stage, int least_stage, const PagedRows& o, float* lse, const float* sink_logits, void* workspace,
                 void* stream) const;

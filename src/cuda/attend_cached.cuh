@@ -77,48 +77,61 @@ struct Source {
   }
 };
 
-__device__ __forceinline__ uint4 shuffle(uint4 x, int lane) {
-  return {__shfl_sync(~0u, x.x, lane), __shfl_sync(~0u, x.y, lane), __shfl_sync(~0u, x.z, lane), __shfl_sync(~0u, x.w, lane)};
+// Two pieces of a key, half a row apart, turned and scaled.
+template <typename T, Kv KV>
+__device__ __forceinline__ void turn_pieces(const Problem& p, HighAngles& high, int e, int apart, const Source& at, uint4 k[2]) {
+  const bool turned = p.angles.pairs > 0 && !p.as_given;
+  if (turned && p.angles.layout == RopeLayout::halves && p.angles.pairs == apart) {
+    turn_halves<T>(high.at(at.position), at.k_scale, k[0], k[1]);
+    return;
+  }
+  if (!turned && KV == Kv::same) return;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int own = e + i * apart;
+    const uint4 partner = turned ? load_eight<T, KV>(p.cache.k.data, at.k + partner_of(p.angles, own)) : k[i];
+    const EightAngles by = turned ? eight_angles(p.angles, at.position, own) : EightAngles{};
+    k[i] = turn_eight<T>(turned ? p.angles : Angles{}, by, own, k[i], partner, at.k_scale);
+  }
 }
 
 // Keys [from, from + count) of a split, ranks rank0 on, come from the context: into shared memory for this step, into the set for the
-// next ones. One warp; D / 8 lanes a key.
+// next ones. One warp; D / 16 lanes a key, each with two pieces.
 template <typename T, Kv KV, int D>
 __device__ void take_in(const Problem& p, const BlockInfo& b, const ContextView& context, int head, int rank0, int from, int count,
                         const SetView<T, D>& set, CachedShared<T, D>& s) {
-  constexpr int pieces = D / 8, keys = 32 / pieces, ahead = 4;
-  const int lane = threadIdx.x % 32, own = min(lane / pieces, keys - 1), e = lane % pieces * 8;
-  const bool turned = p.angles.pairs > 0 && !p.as_given;
-  const int partner_lane = own * pieces + (turned ? partner_of(p.angles, e) : e) / 8;
+  constexpr int lanes = D / 16, keys = 32 / lanes, ahead = 2, apart = D / 2;
+  const int lane = threadIdx.x % 32, own = min(lane / lanes, keys - 1), e = lane % lanes * 8;
   HighAngles high(p.angles, e);
   for (int base = 0; base < count; base += 32) {
     const Source mine = Source::of<KV>(p, b, context, head, rank0 + min(base + lane, count - 1));
     const int here = min(32, count - base);
     for (int i = 0; i < here; i += keys * ahead) {
       Source at[ahead];
-      uint4 k[ahead], v[ahead];
+      uint4 k[ahead][2], v[ahead][2];
 #pragma unroll
       for (int u = 0; u < ahead; ++u) {
         at[u] = mine.from_lane<KV>(min(i + u * keys + own, here - 1));
-        k[u] = load_eight<T, KV>(p.cache.k.data, at[u].k + e);
-        v[u] = load_eight<T, KV>(p.cache.v.data, at[u].v + e);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          k[u][half] = load_eight<T, KV>(p.cache.k.data, at[u].k + e + half * apart);
+          v[u][half] = load_eight<T, KV>(p.cache.v.data, at[u].v + e + half * apart);
+        }
       }
 #pragma unroll
       for (int u = 0; u < ahead; ++u) {
-        const uint4 partner = shuffle(k[u], partner_lane);
         const int key = base + i + u * keys + own, rank = rank0 + key;
-        if (key >= base + here || lane >= keys * pieces) continue;
-        if (turned) {
-          k[u] = turn_eight<T>(p.angles, high.at(at[u].position), e, k[u], partner, at[u].k_scale);
-        } else if (KV != Kv::same) {
-          k[u] = turn_eight<T>(Angles{}, EightAngles{}, e, k[u], k[u], at[u].k_scale);
+        if (key >= base + here || lane >= keys * lanes) continue;
+        turn_pieces<T, KV>(p, high, e, apart, at[u], k[u]);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if (KV != Kv::same) v[u][half] = turn_eight<T>(Angles{}, EightAngles{}, e, v[u][half], v[u][half], at[u].v_scale);
+          const int place = place_of<D>(e / 8 + half * lanes, rank) * 8;
+          *reinterpret_cast<uint4*>(s.k + (from + key) * D + place) = k[u][half];
+          *reinterpret_cast<uint4*>(s.v + (from + key) * D + place) = v[u][half];
+          *reinterpret_cast<uint4*>(set.k + static_cast<int64_t>(rank) * D + place) = k[u][half];
+          *reinterpret_cast<uint4*>(set.v + static_cast<int64_t>(rank) * D + place) = v[u][half];
         }
-        if (KV != Kv::same) v[u] = turn_eight<T>(Angles{}, EightAngles{}, e, v[u], v[u], at[u].v_scale);
-        const int place = place_of<D>(e / 8, rank) * 8;
-        *reinterpret_cast<uint4*>(s.k + (from + key) * D + place) = k[u];
-        *reinterpret_cast<uint4*>(s.v + (from + key) * D + place) = v[u];
-        *reinterpret_cast<uint4*>(set.k + static_cast<int64_t>(rank) * D + place) = k[u];
-        *reinterpret_cast<uint4*>(set.v + static_cast<int64_t>(rank) * D + place) = v[u];
       }
     }
   }
@@ -196,12 +209,12 @@ __global__ void __launch_bounds__(kFetchingWarps * 32, D <= 128 ? 2 : 1) attend_
   auto& s = *reinterpret_cast<CachedShared<T, D>*>(raw);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, split = blockIdx.x, head = blockIdx.y, block = blockIdx.z;
   begin();
+  const int slot = owner_of(p, block), shift = w.shift[slot];
   const BlockInfo b = block_at(p, block);
   if (b.rows == 0) return;
-  const int slot = owner_of(p, block);
   const bool renewed = b.renewal != Renewal::cached;
   ContextView context = context_view(p, b, slot, head);
-  const int size = min(renewed ? context.size() : w.shift[slot] + b.r0 + 1, w.capacity);
+  const int size = min(renewed ? context.size() : shift + b.r0 + 1, w.capacity);
   const int first = split * kKeys;
   if (first >= size) return;
   if (!renewed) context = {nullptr, 0, 0, 0, b.r0 + 1 - size, b.r0 + 1};  // only of the row itself, the last key, the token is asked

@@ -139,7 +139,7 @@ struct Problem {
 
   Scan scan = Scan::relative;
   Pool pool = Pool::mean;
-  bool as_given = false;  // keys come rotated: a scan turns each query row at its own position and no key
+  bool as_given = false;  // keys and queries come rotated: nothing is turned
   int32_t scan_window = 0;
   int32_t trained_context = 0;
 

@@ -182,6 +182,7 @@ cudaError_t select(const Problem& p, int stage, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.nb), static_cast<unsigned>(p.list_heads));
   const int most = p.candidates[stage];
   if (most <= 512) return launch(select_kernel<256, 2>, grid, 256, 0, stream, p, stage);
+  if (most <= 1280) return launch(select_kernel<256, 5>, grid, 256, 0, stream, p, stage);
   if (most <= 2048) return launch(select_kernel<512, 4>, grid, 512, 0, stream, p, stage);
   if (most <= 5120) return launch(select_kernel<1024, 5>, grid, 1024, 0, stream, p, stage);
   if (most <= 16384) return launch(select_kernel<1024, 16>, grid, 1024, 0, stream, p, stage);

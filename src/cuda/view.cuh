@@ -229,6 +229,21 @@ template <typename T>
 __device__ __forceinline__ uint4 turn_eight(const Angles& a, int position, int e, uint4 x, uint4 partner, float s = 1.0F) {
   return turn_eight<T>(a, eight_angles(a, position, e), e, x, partner, s);
 }
+// Eight elements and the eight that they turn with, in halves: low elements [e, e + 8), high ones [e + pairs, e + pairs + 8).
+template <typename T>
+__device__ __forceinline__ void turn_halves(const EightAngles& by, float s, uint4& low, uint4& high) {
+  uint32_t x[4] = {low.x, low.y, low.z, low.w}, y[4] = {high.x, high.y, high.z, high.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 u = unpack<T>(x[i]), w = unpack<T>(y[i]);
+    const float4 c = by.c[i];
+    x[i] = pack<T>((u.x * c.x - w.x * c.y) * s, (u.y * c.z - w.y * c.w) * s);
+    y[i] = pack<T>((w.x * c.x + u.x * c.y) * s, (w.y * c.z + u.y * c.w) * s);
+  }
+  low = {x[0], x[1], x[2], x[3]};
+  high = {y[0], y[1], y[2], y[3]};
+}
+
 // The element from which the partners of elements [e, e + 8) begin. REQUIRES: half of the turned elements is a multiple of 8.
 __device__ __forceinline__ int partner_of(const Angles& a, int e) {
   if (a.layout == RopeLayout::interleaved || e >= 2 * a.pairs) return e;

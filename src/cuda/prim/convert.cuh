@@ -30,7 +30,7 @@ template <typename T>
 __device__ __forceinline__ float2 unpack(uint32_t x);
 template <>
 __device__ __forceinline__ float2 unpack<__nv_bfloat16>(uint32_t x) {
-  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&x));
+  return {__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u)};
 }
 template <>
 __device__ __forceinline__ float2 unpack<__half>(uint32_t x) {

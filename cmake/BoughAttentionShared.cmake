@@ -23,7 +23,7 @@ install(TARGETS bough_attention_shared LIBRARY DESTINATION "${BOUGH_PYTHON_FOLDE
 if(BOUGH_PORTABLE)
   set_target_properties(bough_attention_shared PROPERTIES
     BUILD_RPATH "$ORIGIN" BUILD_RPATH_USE_ORIGIN ON INSTALL_RPATH "$ORIGIN" SKIP_BUILD_RPATH OFF)
-  target_link_options(bough_attention_shared PRIVATE "-Wl,-rpath,$ORIGIN" -Wl,--disable-new-dtags)
+  target_link_options(bough_attention_shared PRIVATE -Wl,--disable-new-dtags)
   foreach(library hwy gomp xxhash)
     find_file(BOUGH_SO_${library} NAMES lib${library}.so.1 lib${library}.so.0 PATHS /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu)
     add_custom_command(TARGET bough_attention_shared POST_BUILD

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctypes import byref
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from ._checks import check_last
 from ._config import Config
@@ -11,10 +11,9 @@ from ._dlpack import View, view
 from ._library import BoughError, CpuArray, CpuCall, call
 
 
-def attend_views(
-    config: Config, q: View, k: View, v: View, o: View, lse: View, lengths: Optional[View], sinks: Optional[View]
-) -> None:
-    """q, o [b, hq, tq, d], k, v [b, hkv, tk, d], lse [b, tq, hq] contiguous, all float32; lengths [b] int32, sinks [hq] float32."""
+def attend_views(config: Config, arrays: Sequence[View], lengths: Optional[View], sinks: Optional[View]) -> None:
+    """Of float32: q, k, v, o as in attention(), then lse [b, tq, hq] contiguous; lengths [b] int32, sinks [hq] float32."""
+    q, k, v, o, lse = arrays
     given = CpuCall(sequences=q.shape[0], rows=q.shape[2], tokens=k.shape[2], lse=lse.pointer)
     given.lengths = lengths.pointer if lengths is not None else None
     given.sink_logits = sinks.pointer if sinks is not None else None
@@ -47,6 +46,6 @@ def attend_numpy(
     out = o.transpose(0, 2, 1, 3)
     many = None if lengths is None else view(np.ascontiguousarray(lengths, np.int32), "lengths")
     sink = None if sinks is None else view(np.ascontiguousarray(sinks, np.float32), "sink_logits")
-    views = (view(floats(x, name), name) for x, name in ((q, "q"), (k, "k"), (v, "v"), (out, "o")))
-    attend_views(config, *views, view(lse, "lse"), many, sink)
+    views = [view(floats(x, name), name) for x, name in ((q, "q"), (k, "k"), (v, "v"), (out, "o"))]
+    attend_views(config, [*views, view(lse, "lse")], many, sink)
     return out.astype(q.dtype, copy=False), lse.transpose(0, 2, 1)

@@ -61,14 +61,17 @@ def _find(config: Config, rows: int, sequences: int, length: int, index: int, ca
         return _kept[key]
 
 
-def _q_rows(at: View, name: str) -> Optional[Rows]:
-    """Rows [b * tq] of a view [b, hq, tq, d], or None where no one stride leads from each to the next."""
-    check_last(at, name)
+def _have_one_stride(at: View) -> bool:
+    """Whether one stride leads from each row of a view [b, hq, tq, d] to the next, over all sequences."""
     b, _, rows, _ = at.shape
     step = steps(at)
-    if b > 1 and rows > 1 and step[0] != rows * step[2]:
-        return None
-    return Rows(at.pointer, step[0] if rows == 1 else step[2], step[1])
+    return b == 1 or rows == 1 or step[0] == rows * step[2]
+
+
+def _q_rows(at: View) -> Rows:
+    check_last(at, "q")
+    step = steps(at)
+    return Rows(at.pointer, step[0] if at.shape[2] == 1 else step[2], step[1])
 
 
 def _plane(at: View, name: str, page_tokens: int) -> Plane:
@@ -117,10 +120,9 @@ def attend_cuda(
         stream, capturing = arrays.stream(), arrays.capturing()
         kept = _find(config, b * rows, b, tokens, at.index, capturing)
         workspace = _workspace(kept, arrays, stream, capturing)
-        q_rows = _q_rows(at, "q")
-        if q_rows is None:
+        if not _have_one_stride(at):
             q = arrays.swap(arrays.contiguous(arrays.swap(q)))
-            q_rows = _q_rows(view(q, "q"), "q")
+        q_rows = _q_rows(view(q, "q"))
         cache = _cache_of(config, k, v, k_scale, v_scale)
         o, lse = arrays.empty((b, rows, heads, d), q), arrays.floats((b, rows, heads))
         start = arrays.steps(b + 1, rows)

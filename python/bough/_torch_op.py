@@ -36,7 +36,7 @@ def _on_cpu(
     views = [
         view(x, name) for x, name in ((q.float(), "q"), (read(k, k_scale), "k"), (read(v, v_scale), "v"), (o, "o"))
     ]
-    attend_views(config, *views, view(lse, "lse"), many, sink)
+    attend_views(config, [*views, view(lse, "lse")], many, sink)
     out = torch.empty((b, rows, heads, d), dtype=q.dtype).transpose(1, 2)
     return out.copy_(o), lse.transpose(1, 2)
 

@@ -42,7 +42,7 @@ def attention(
     on the CPU (float32, float16; PyTorch: bfloat16, and k and v of float8_e4m3fn or int8), of any strides but for the last dimension,
     which is contiguous; on CUDA the others are multiples of 8 elements. There is no gradient.
 
-    plan: a preset's name, JSON, a file or a mapping (docs/api.md), of it `layer`. RoPE: `rope_theta`, with `rope_dims` of the d elements
+    plan: a preset's name, JSON, a file or a mapping (docs/plan.md), of it `layer`; text where torch.compile traces the call. RoPE: `rope_theta`, with `rope_dims` of the d elements
     turned, or `frequencies` [dims / 2] in radians a position; q and k come unturned then. Neither: nothing turns. `keys_rotated`: q and k
     come turned at their own positions; texts are at most `trained_context` tokens long (None: 131072), to which the plan is fitted.
     `rope_pairs`: "halves" or "interleaved". scale of q.k: None for 1 / sqrt(d). softcap c > 0: a score s becomes c tanh(s / c).

@@ -93,9 +93,10 @@ def test_fp8_keys_and_values():
 
 def test_compiled():
     q, k, v = texts(2, 4, 2, 70, 700)
+    plan = json.dumps(SMALL)
 
     def twice(q, k, v):
-        return 2 * bough.attention(q + 0, k, v, json.dumps(SMALL), rope_theta=THETA)
+        return 2 * bough.attention(q + 0, k, v, plan, rope_theta=THETA)
 
     assert torch.equal(torch.compile(twice, fullgraph=True)(q, k, v), twice(q, k, v))
     torch.library.opcheck(

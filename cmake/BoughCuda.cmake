@@ -83,7 +83,7 @@ function(bough_cuda_program name)
     return()
   endif()
   set_target_properties(${name} PROPERTIES BUILD_RPATH "$ORIGIN" BUILD_RPATH_USE_ORIGIN ON SKIP_BUILD_RPATH OFF)
-  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc "-Wl,-rpath,$ORIGIN" -Wl,--disable-new-dtags)
+  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--disable-new-dtags)
   foreach(library hwy gomp xxhash)
     find_file(BOUGH_SO_${library} NAMES lib${library}.so.1 lib${library}.so.0 PATHS /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu)
     add_custom_command(TARGET ${name} POST_BUILD

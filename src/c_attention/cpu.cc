@@ -51,11 +51,11 @@ Status check_shape(const PagedShape& s) {
 }
 
 Status check_call(const bough_cpu_call& c, const PagedShape& s) {
-  constexpr int64_t kMost = INT32_MAX / 2;
-  if (c.sequences < 1 || c.sequences > kMost) return bad("sequences", c.sequences, "1 to 2^30");
-  if (c.tokens < 1 || c.tokens > kMost) return bad("tokens", c.tokens, "1 to 2^30");
+  constexpr int64_t most = INT32_MAX / 2;
+  if (c.sequences < 1 || c.sequences > most) return bad("sequences", c.sequences, "1 to 2^30");
+  if (c.tokens < 1 || c.tokens > most) return bad("tokens", c.tokens, "1 to 2^30");
   if (c.rows < 1 || c.rows > c.tokens) return bad("rows", c.rows, "1 to the number of tokens, " + std::to_string(c.tokens));
-  if (c.rows * c.sequences > kMost) return bad("rows of all sequences", c.rows * c.sequences, "at most 2^30");
+  if (c.rows * c.sequences > most) return bad("rows of all sequences", c.rows * c.sequences, "at most 2^30");
   for (int64_t b = 0; c.lengths != nullptr && b < c.sequences; ++b) {
     if (c.lengths[b] < c.rows || c.lengths[b] > c.tokens) {
       return bad("lengths[" + std::to_string(b) + "]", c.lengths[b], std::to_string(c.rows) + " to " + std::to_string(c.tokens));
@@ -229,11 +229,11 @@ Status run(const char* plan, int32_t layer, const bough_attention_shape& shape, 
 
 int32_t bough_cpu_attention(const char* plan, int32_t layer, const bough_attention_shape* shape, const bough_cpu_call* call, char* message,
                             size_t room) {
-  using namespace bough::c_attention;
-  return guarded(message, room, [&]() -> bough::Status {
+  using bough::c_attention::check_given;
+  return bough::c_attention::guarded(message, room, [&]() -> bough::Status {
     BOUGH_RETURN_IF_ERROR(check_given(plan, "plan"));
     BOUGH_RETURN_IF_ERROR(check_given(shape, "shape"));
     BOUGH_RETURN_IF_ERROR(check_given(call, "call"));
-    return run(plan, layer, *shape, *call);
+    return bough::c_attention::run(plan, layer, *shape, *call);
   });
 }

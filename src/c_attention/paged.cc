@@ -90,7 +90,13 @@ Status create(const char* plan, int32_t layer, const bough_attention_shape& shap
 }  // namespace bough::c_attention
 
 using bough::Status;
-using namespace bough::c_attention;
+using bough::c_attention::batch_of;
+using bough::c_attention::cache_of;
+using bough::c_attention::check_call;
+using bough::c_attention::check_given;
+using bough::c_attention::create;
+using bough::c_attention::guarded;
+using bough::c_attention::rows_of;
 
 uint32_t bough_attention_abi_version(void) { return BOUGH_ATTENTION_ABI_VERSION; }
 int32_t bough_attention_has_cuda(void) { return BOUGH_HAS_CUDA; }

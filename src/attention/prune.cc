@@ -4,8 +4,6 @@
 #include <numeric>
 #include <utility>
 
-#include "attention/refresh.h"
-
 namespace bough {
 namespace {
 

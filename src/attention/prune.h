@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "attention/refresh.h"
 #include "attention/state.h"
 #include "bough/attention.h"
 #include "steps/attention_bodies.h"
@@ -33,11 +34,8 @@ struct AttentionSetup {
     return {layer(index).positions, layer(index).window, trained_context};
   }
   bool is_sliding(int layer) const { return attention_of(layer).sliding_window > 0; }
-  // Does a block of this layer that ends at r1 see every token, at true positions? Not asked of sliding-window layers.
-  bool is_dense(int index, int64_t r1) const {
-    const LayerPlan& l = layer(index);
-    return l.mode == Mode::dense || r1 <= l.sinks + l.window + l.k || r1 < plan.dense_below;
-  }
+  // Not asked of sliding-window layers.
+  bool is_dense(int index, int64_t r1) const { return sees_everything(layer(index), plan.dense_below, r1); }
   int list_heads() const { return plan.lists == Lists::layer ? 1 : kv.kv_heads; }
   // Positions that the model's RoPE table `rope` must cover for a batch whose longest sequence has `length` tokens.
   int64_t rope_positions(int rope, int64_t length) const;

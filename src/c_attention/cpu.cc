@@ -1,12 +1,12 @@
 // bough_cpu_attention: a caller's arrays go to pages of the engine's kind, then the Pruner and attend run on them as in the engine.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "attention/paged_shape.h"
 #include "attention/prune.h"
 #include "base/check.h"
 #include "c_attention/call.h"
@@ -16,56 +16,20 @@
 namespace bough::c_attention {
 namespace {
 
-constexpr int kMostKvHeads = 32;
-constexpr int kMostGroup = 16;
 constexpr int64_t kBlocksAtOnce = 512;  // bounds the memory that scores take; blocks do not depend on one another
-
-Status bad(const std::string& field, int64_t value, const std::string& limit) {
-  return {Code::invalid_argument, field + " is " + std::to_string(value) + ", it must be " + limit};
-}
-
-Status bad_float(const char* field, float value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", static_cast<double>(value));
-  return {Code::invalid_argument, std::string(field) + " is " + text + ", it must be 0 or more"};
-}
-
-// The limits of PagedAttention.
-Status check_shape(const PagedShape& s) {
-  if (s.kv_heads < 1 || s.kv_heads > kMostKvHeads) return bad("kv_heads", s.kv_heads, "1 to " + std::to_string(kMostKvHeads));
-  if (s.heads < 1 || s.heads % s.kv_heads != 0 || s.heads / s.kv_heads > kMostGroup) {
-    return bad("heads", s.heads, "a multiple of kv_heads, " + std::to_string(s.kv_heads) + ", and at most 16 times as many");
-  }
-  if (s.head_dim != 64 && s.head_dim != 96 && s.head_dim != 128 && s.head_dim != 256)
-    return bad("head_dim", s.head_dim, "64, 96, 128 or 256");
-  if (s.sliding_window < 0) return bad("sliding_window", s.sliding_window, "0 or more");
-  if (s.trained_context < 1) return bad("trained_context", s.trained_context, "1 or more");
-  if (!(s.scale >= 0)) return bad_float("scale", s.scale);
-  if (!(s.softcap >= 0)) return bad_float("softcap", s.softcap);
-  const auto dims = static_cast<int64_t>(s.rope.frequencies.size()) * 2;
-  if (!s.keys_rotated && (dims > s.head_dim || dims % 16 != 0)) {
-    return bad("rope.frequencies has room for elements, whose number", dims,
-               "a multiple of 16 up to the head dim, " + std::to_string(s.head_dim));
-  }
-  return {};
-}
 
 Status check_call(const bough_cpu_call& c, const PagedShape& s) {
   constexpr int64_t most = INT32_MAX / 2;
-  if (c.sequences < 1 || c.sequences > most) return bad("sequences", c.sequences, "1 to 2^30");
-  if (c.tokens < 1 || c.tokens > most) return bad("tokens", c.tokens, "1 to 2^30");
-  if (c.rows < 1 || c.rows > c.tokens) return bad("rows", c.rows, "1 to the number of tokens, " + std::to_string(c.tokens));
-  if (c.rows * c.sequences > most) return bad("rows of all sequences", c.rows * c.sequences, "at most 2^30");
+  if (c.sequences < 1 || c.sequences > most) return must_be("sequences", c.sequences, "1 to 2^30");
+  if (c.tokens < 1 || c.tokens > most) return must_be("tokens", c.tokens, "1 to 2^30");
+  if (c.rows < 1 || c.rows > c.tokens) return must_be("rows", c.rows, "1 to the number of tokens, " + std::to_string(c.tokens));
+  if (c.rows * c.sequences > most) return must_be("rows of all sequences", c.rows * c.sequences, "at most 2^30");
   for (int64_t b = 0; c.lengths != nullptr && b < c.sequences; ++b) {
     if (c.lengths[b] < c.rows || c.lengths[b] > c.tokens) {
-      return bad("lengths[" + std::to_string(b) + "]", c.lengths[b], std::to_string(c.rows) + " to " + std::to_string(c.tokens));
+      return must_be("lengths[" + std::to_string(b) + "]", c.lengths[b], std::to_string(c.rows) + " to " + std::to_string(c.tokens));
     }
   }
-  if (s.keys_rotated && c.tokens > s.trained_context) {
-    return bad("tokens", c.tokens,
-               "at most trained_context, " + std::to_string(s.trained_context) +
-                   ", where keys come rotated: their positions cannot be re-assigned");
-  }
+  BOUGH_RETURN_IF_ERROR(check_rotated_length("tokens", c.tokens, s));
   BOUGH_RETURN_IF_ERROR(check_given(c.q.data, "q"));
   BOUGH_RETURN_IF_ERROR(check_given(c.k.data, "k"));
   BOUGH_RETURN_IF_ERROR(check_given(c.v.data, "v"));
@@ -215,9 +179,9 @@ class CpuAttention {
 
 Status run(const char* plan, int32_t layer, const bough_attention_shape& shape, const bough_cpu_call& call) {
   BOUGH_ASSIGN_OR_RETURN(const PagedShape s, shape_of(shape));
-  BOUGH_RETURN_IF_ERROR(check_shape(s));
+  BOUGH_RETURN_IF_ERROR(check_paged_shape(s));
   BOUGH_RETURN_IF_ERROR(check_call(call, s));
-  if (layer < 0) return bad("layer", layer, "0 or more");
+  if (layer < 0) return must_be("layer", layer, "0 or more");
   BOUGH_ASSIGN_OR_RETURN(const AttentionPlan parsed, parse_plan(plan));
   BOUGH_ASSIGN_OR_RETURN(const FittedPlan fitted, fit_plan(parsed, s.trained_context, /*explicit_plan=*/false));
   const AttentionSetup setup = setup_of(fitted.plan, layer, s);

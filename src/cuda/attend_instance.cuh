@@ -13,7 +13,7 @@ cudaError_t attend_instance(const Problem& given, Tier tier, cudaStream_t stream
   Problem p = given;
   if (p.as_given) p.angles.pairs = 0;
   if constexpr (BOUGH_CUDA_SM90 != 0 && KV == Kv::same && (D == 64 || D == 128)) {
-    const bool decode = p.placement.slot != nullptr;
+    const bool decode = p.owner != nullptr;
     if (tier == Tier::sm90 && !decode) {
       const cudaError_t error = attend_sm90<T, D>(p, stream);
       return error != cudaSuccess ? error : attend_rows<T, KV, D>(p, true, stream);

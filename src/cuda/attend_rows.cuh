@@ -272,7 +272,7 @@ __global__ void __launch_bounds__(RowsShared<T, KV, D>::kThreads, D > 128 ? 2 : 
 template <typename T, Kv KV, int D>
 cudaError_t attend_rows(const Problem& p, bool single, cudaStream_t stream) {
   constexpr int rows = RowsShared<T, KV, D>::kRows;
-  const bool decode = p.placement.slot != nullptr;  // every block has one row
+  const bool decode = p.owner != nullptr;  // every block has one row
   const int tiles = ((single || decode ? 1 : rows) * p.group + rows - 1) / rows;
   return launch(attend_rows_kernel<T, KV, D>, dim3(p.nb * tiles, p.kv_heads), RowsShared<T, KV, D>::kThreads, sizeof(RowsShared<T, KV, D>),
                 stream, p, tiles, single);

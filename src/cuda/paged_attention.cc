@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "attention/paged_shape.h"
 #include "attention/refresh.h"
 #include "base/check.h"
 #include "cuda/paged_layout.h"
@@ -22,10 +23,6 @@ Status status_of(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return {};
   const Code code = error == cudaErrorMemoryAllocation ? Code::out_of_memory : Code::internal;
   return {code, std::string("CUDA could not ") + what + ": " + cudaGetErrorString(error)};
-}
-
-Status bad(const std::string& field, int64_t value, const std::string& limit) {
-  return {Code::invalid_argument, field + " is " + std::to_string(value) + ", it must be " + limit};
 }
 
 struct FreeOnDevice {
@@ -61,19 +58,19 @@ Status check_plane(const char* name, const PagedPlane& plane) {
   if (plane.data == nullptr || !aligned(plane.data)) return {Code::invalid_argument, std::string(name) + " is null or not 16-byte aligned"};
   const int64_t strides[] = {plane.sequence_stride, plane.strides.page, plane.strides.token, plane.strides.head};
   for (const int64_t stride : strides) {
-    if (stride % 8 != 0) return bad(std::string(name) + "'s stride", stride, "a multiple of 8 elements");
+    if (stride % 8 != 0) return must_be(std::string(name) + "'s stride", stride, "a multiple of 8 elements");
   }
   for (const int64_t stride : {plane.strides.page, plane.strides.token, plane.strides.head, plane.scale_strides.page,
                                plane.scale_strides.token, plane.scale_strides.head}) {
-    if (stride < 0 || stride > INT32_MAX) return bad(std::string(name) + "'s stride", stride, "0 to 2147483647 elements");
+    if (stride < 0 || stride > INT32_MAX) return must_be(std::string(name) + "'s stride", stride, "0 to 2147483647 elements");
   }
   return {};
 }
 
 Status check_rows(const char* name, const PagedRows& rows) {
   if (rows.data == nullptr || !aligned(rows.data)) return {Code::invalid_argument, std::string(name) + " is null or not 16-byte aligned"};
-  if (rows.row % 8 != 0) return bad(std::string(name) + "'s row stride", rows.row, "a multiple of 8 elements");
-  if (rows.head % 8 != 0) return bad(std::string(name) + "'s head stride", rows.head, "a multiple of 8 elements");
+  if (rows.row % 8 != 0) return must_be(std::string(name) + "'s row stride", rows.row, "a multiple of 8 elements");
+  if (rows.head % 8 != 0) return must_be(std::string(name) + "'s head stride", rows.head, "a multiple of 8 elements");
   return {};
 }
 
@@ -82,6 +79,14 @@ cuda::Plane plane_of(const PagedPlane& p) {
     return cuda::Steps{static_cast<int32_t>(s.page), static_cast<int32_t>(s.token), static_cast<int32_t>(s.head)};
   };
   return {p.data, p.sequence_stride, steps(p.strides), p.scale, p.scale_sequence_stride, steps(p.scale_strides)};
+}
+
+void put_output(const PagedRows& o, float* lse, const float* sink_logits, Problem& p) {
+  p.o = o.data;
+  p.o_row = o.row;
+  p.o_head = o.head;
+  p.lse = lse;
+  p.sink_logits = sink_logits;
 }
 
 }  // namespace
@@ -95,11 +100,7 @@ struct PagedAttention::Impl {
   Status make_angles();
   Status check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const;
   Problem problem(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const Layout::Workspace& w) const;
-  int due_limit() const { return std::max(1, static_cast<int>(layout.layer.refresh.size())); }
-  bool is_dense(int64_t r1) const {
-    const LayerPlan& l = layout.layer;
-    return l.mode == Mode::dense || r1 <= l.sinks + l.window + l.k || r1 < layout.plan.dense_below;
-  }
+  int due_limit() const { return layout.problem.placement.due_limit; }
 };
 
 Status PagedAttention::Impl::make_angles() {
@@ -117,9 +118,9 @@ Status PagedAttention::Impl::make_angles() {
 Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const {
   const PagedLimits& l = layout.limits;
   if (batch.sequences < 1 || batch.sequences > l.sequences)
-    return bad("batch.sequences", batch.sequences, "1 to " + std::to_string(l.sequences));
-  if (batch.rows < 0 || batch.rows > l.rows) return bad("batch.rows", batch.rows, "0 to " + std::to_string(l.rows));
-  if (batch.longest < 0 || batch.longest > l.length) return bad("batch.longest", batch.longest, "0 to " + std::to_string(l.length));
+    return must_be("batch.sequences", batch.sequences, "1 to " + std::to_string(l.sequences));
+  if (batch.rows < 0 || batch.rows > l.rows) return must_be("batch.rows", batch.rows, "0 to " + std::to_string(l.rows));
+  if (batch.longest < 0 || batch.longest > l.length) return must_be("batch.longest", batch.longest, "0 to " + std::to_string(l.length));
   if (batch.lengths == nullptr) return {Code::invalid_argument, "batch.lengths is null"};
   if (workspace == nullptr || reinterpret_cast<uintptr_t>(workspace) % 256 != 0) {
     return {Code::invalid_argument, "workspace is null or not 256-byte aligned"};
@@ -180,7 +181,8 @@ int PagedAttention::due_stage(int64_t counter, int64_t length) const {
   if (refresh.empty()) return 0;
   const int due = first_refreshed_stage(refresh, counter);
   const bool first_search =
-      due < stages() && impl_->is_dense(length - refresh.back());  // nothing was saved at the step that was due before
+      due < stages() && sees_everything(impl_->layout.layer, impl_->layout.plan.dense_below,
+                                        length - refresh.back());  // nothing was saved at the step that was due before
   return first_search ? 0 : due;
 }
 
@@ -206,11 +208,7 @@ Status PagedAttention::attend(const PagedBatch& batch, const PagedRows& q, const
   BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
   BOUGH_RETURN_IF_ERROR(check_rows("o", o));
   Problem p = impl_->problem(batch, q, cache, impl_->layout.workspace(workspace));
-  p.o = o.data;
-  p.o_row = o.row;
-  p.o_head = o.head;
-  p.lse = lse;
-  p.sink_logits = sink_logits;
+  put_output(o, lse, sink_logits, p);
   return status_of(cuda::attend(p, impl_->tier, static_cast<cudaStream_t>(stream)), "attend");
 }
 
@@ -234,27 +232,22 @@ Status PagedAttention::decode(const PagedBatch& batch, const PagedRows& q, const
                               const float* sink_logits, void* workspace, void* stream) const {
   BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
   BOUGH_RETURN_IF_ERROR(check_rows("o", o));
-  if (batch.rows != batch.sequences) return bad("batch.rows", batch.rows, "one a sequence, " + std::to_string(batch.sequences));
+  if (batch.rows != batch.sequences) return must_be("batch.rows", batch.rows, "one a sequence, " + std::to_string(batch.sequences));
   if (states == nullptr || slot == nullptr || stage == nullptr) return {Code::invalid_argument, "states, slot and stage must not be null"};
-  if (least_stage < 0) return bad("least_stage", least_stage, "0 or more");
+  if (least_stage < 0) return must_be("least_stage", least_stage, "0 or more");
   const Layout::Workspace w = impl_->layout.workspace(workspace);
   const Layout::States s = impl_->layout.states(states, slots);
   Problem p = impl_->problem(batch, q, cache, w);
   p.nb = batch.sequences;
   p.owner = slot;
   p.lists = s.lists;
-  p.o = o.data;
-  p.o_row = o.row;
-  p.o_head = o.head;
-  p.lse = lse;
-  p.sink_logits = sink_logits;
+  put_output(o, lse, sink_logits, p);
   cuda::WorkingSets sets = s.sets;
   sets.part_o = w.sets.part_o;
   sets.part_ml = w.sets.part_ml;
   sets.done = w.sets.done;
   sets.splits = w.sets.splits;
   sets.fills = least_stage < impl_->due_limit();
-  p.placement.slot = slot;
   p.placement.stage = stage;
   p.blocks = nullptr;
   auto* queue = static_cast<cudaStream_t>(stream);
@@ -263,11 +256,9 @@ Status PagedAttention::decode(const PagedBatch& batch, const PagedRows& q, const
     p.blocks = w.blocks;
     return status_of(cuda::attend(p, impl_->tier, queue), "attend");
   }
-  if (least_stage < impl_->due_limit()) {
-    for (int i = least_stage; i < p.stages.count; ++i) {
-      BOUGH_RETURN_IF_ERROR(status_of(scan_row(p, i, i == least_stage, queue), "scan rows"));
-      BOUGH_RETURN_IF_ERROR(status_of(select(p, i, queue), "select chunks"));
-    }
+  for (int i = least_stage; i < p.stages.count; ++i) {
+    BOUGH_RETURN_IF_ERROR(status_of(scan_row(p, i, i == least_stage, queue), "scan rows"));
+    BOUGH_RETURN_IF_ERROR(status_of(select(p, i, queue), "select chunks"));
   }
   return status_of(attend_cached(p, sets, queue), "attend to working sets");
 }

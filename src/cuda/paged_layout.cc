@@ -3,28 +3,15 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdio>
 #include <string>
 
+#include "attention/paged_shape.h"
 #include "base/check.h"
 
 namespace bough::cuda {
 namespace {
 
 constexpr int kMostSequences = 1024;
-constexpr int kMostGroup = 16;
-constexpr int kMostKvHeads = 32;
-
-Status bad(const std::string& field, int64_t value, const std::string& limit) {
-  return {Code::invalid_argument, field + " is " + std::to_string(value) + ", it must be " + limit};
-}
-
-std::string text_of(float x) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", static_cast<double>(x));
-  return text;
-}
-
 const char* name_of(ElementType type) {
   switch (type) {
     case ElementType::f16: return "f16";
@@ -35,22 +22,8 @@ const char* name_of(ElementType type) {
   return "unknown";
 }
 
-Status check_rope(const PagedShape& s) {
-  const auto dims = static_cast<int64_t>(s.rope.frequencies.size()) * 2;
-  if (dims > s.head_dim || dims % 16 != 0) {
-    return bad("rope.frequencies has room for elements, whose number", dims,
-               "a multiple of 16 up to the head dim, " + std::to_string(s.head_dim));
-  }
-  return {};
-}
-
 Status check_shape(const PagedShape& s) {
-  if (s.kv_heads < 1 || s.kv_heads > kMostKvHeads) return bad("kv_heads", s.kv_heads, "1 to " + std::to_string(kMostKvHeads));
-  if (s.heads < 1 || s.heads % s.kv_heads != 0 || s.heads / s.kv_heads > kMostGroup) {
-    return bad("heads", s.heads, "a multiple of kv_heads, " + std::to_string(s.kv_heads) + ", and at most 16 times as many");
-  }
-  if (s.head_dim != 64 && s.head_dim != 96 && s.head_dim != 128 && s.head_dim != 256)
-    return bad("head_dim", s.head_dim, "64, 96, 128 or 256");
+  BOUGH_RETURN_IF_ERROR(check_paged_shape(s));
   if (s.q_type != ElementType::f16 && s.q_type != ElementType::bf16) {
     return {Code::invalid_argument, std::string("q_type is ") + name_of(s.q_type) + ", it must be f16 or bf16"};
   }
@@ -59,30 +32,21 @@ Status check_shape(const PagedShape& s) {
             std::string("kv_type is ") + name_of(s.kv_type) + ", it must be that of q, " + name_of(s.q_type) + ", or e4m3 or int8"};
   }
   if (s.page_tokens < 8 || s.page_tokens > 1024 || !std::has_single_bit(static_cast<unsigned>(s.page_tokens))) {
-    return bad("page_tokens", s.page_tokens, "a power of two from 8 to 1024");
+    return must_be("page_tokens", s.page_tokens, "a power of two from 8 to 1024");
   }
-  if (s.sliding_window < 0) return bad("sliding_window", s.sliding_window, "0 or more");
-  if (s.trained_context < 1) return bad("trained_context", s.trained_context, "1 or more");
-  if (!(s.scale >= 0)) return {Code::invalid_argument, "scale is " + text_of(s.scale) + ", it must be 0 or more"};
-  if (!(s.softcap >= 0)) return {Code::invalid_argument, "softcap is " + text_of(s.softcap) + ", it must be 0 or more"};
   if (!built(s.q_type, s.kv_type, s.head_dim)) {
     return {Code::unsupported, std::string("this build has no kernels for q in ") + name_of(s.q_type) + ", KV in " + name_of(s.kv_type) +
                                    " and head dim " + std::to_string(s.head_dim)};
   }
-  return s.keys_rotated ? Status() : check_rope(s);
+  return {};
 }
 
 Status check_limits(const PagedLimits& l, const PagedShape& s) {
   if (l.sequences < 1 || l.sequences > kMostSequences)
-    return bad("limits.sequences", l.sequences, "1 to " + std::to_string(kMostSequences));
-  if (l.rows < 1 || l.rows > INT32_MAX / 2) return bad("limits.rows", l.rows, "1 to 2^30");
-  if (l.length < 1 || l.length > INT32_MAX / 2) return bad("limits.length", l.length, "1 to 2^30");
-  if (s.keys_rotated && l.length > s.trained_context) {
-    return bad("limits.length", l.length,
-               "at most trained_context, " + std::to_string(s.trained_context) +
-                   ", where keys come rotated: their positions cannot be re-assigned");
-  }
-  return {};
+    return must_be("limits.sequences", l.sequences, "1 to " + std::to_string(kMostSequences));
+  if (l.rows < 1 || l.rows > INT32_MAX / 2) return must_be("limits.rows", l.rows, "1 to 2^30");
+  if (l.length < 1 || l.length > INT32_MAX / 2) return must_be("limits.length", l.length, "1 to 2^30");
+  return check_rotated_length("limits.length", l.length, s);
 }
 
 Status check_layer(const LayerPlan& l, const PagedShape& s) {
@@ -124,7 +88,7 @@ void Layout::carve_lists(Carver& carver, int64_t owners, Lists& lists) const {
 Layout::Workspace Layout::workspace(void* memory) const {
   Carver carver(memory);
   Workspace w;
-  const int64_t nb = std::max<int64_t>(blocks(limits.rows, limits.sequences), limits.sequences);
+  const int64_t nb = blocks(limits.rows, limits.sequences);
   w.room = static_cast<int32_t>(nb);
   w.blocks = carver.take<BlockInfo>(nb);
   carve_lists(carver, nb, w.lists);
@@ -217,7 +181,7 @@ int32_t set_capacity_of(const Layout& layout) {
 Result<Layout> make_layout(const AttentionPlan& plan, int layer, const PagedShape& shape, const PagedLimits& limits) {
   BOUGH_RETURN_IF_ERROR(check_shape(shape));
   BOUGH_RETURN_IF_ERROR(check_limits(limits, shape));
-  if (layer < 0) return bad("layer", layer, "0 or more");
+  if (layer < 0) return must_be("layer", layer, "0 or more");
   BOUGH_RETURN_IF_ERROR(validate_plan(plan));
   BOUGH_ASSIGN_OR_RETURN(FittedPlan fitted, fit_plan(plan, shape.trained_context, /*explicit_plan=*/false));
   Layout layout;

@@ -56,7 +56,6 @@ struct Placement {
   int32_t dense_below = 0;           // a block that ends below this sees everything
   bool dense = false;                // every block sees everything
   int32_t last_shift = 3;            // logarithm of the grain of w0
-  const int32_t* slot = nullptr;     // decode: [sequences]; null: prefill
   const int32_t* stage = nullptr;    // decode: [sequences] first stage that is due
   int32_t due_limit = 1;             // a stage from this on: nothing is due
 };
@@ -130,7 +129,7 @@ struct Problem {
 
   Placement placement;
   const BlockInfo* blocks = nullptr;  // [nb]; null in decode, where block_at says what they would hold
-  const int32_t* owner = nullptr;     // [nb] or null: a block is its own owner
+  const int32_t* owner = nullptr;     // [nb] decode: the slot of each row; null, prefill: a block is its own owner
   int32_t nb = 0;                     // upper bound; those behind the last have rows == 0
   int32_t list_heads = 1;
   Lists lists;

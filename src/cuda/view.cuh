@@ -17,9 +17,6 @@ __device__ __forceinline__ int64_t row_of(const Plane& p, int page_shift, int se
   return seq * p.sequence + static_cast<int64_t>(page) * p.strides.page + static_cast<int64_t>(within) * p.strides.token +
          static_cast<int64_t>(head) * p.strides.head;
 }
-__device__ __forceinline__ int64_t row_of(const Cache& c, const Plane& p, int seq, int token, int head) {
-  return row_of(p, c.page_shift, seq, page_of(c, seq, token), token, head);
-}
 __device__ __forceinline__ float scale_of(const Cache& c, const Plane& p, int seq, int token, int head) {
   if (p.scale == nullptr) return 1.0F;
   const Steps& s = p.scale_strides;

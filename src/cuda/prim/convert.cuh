@@ -37,27 +37,6 @@ __device__ __forceinline__ float2 unpack<__half>(uint32_t x) {
   return __half22float2(*reinterpret_cast<const __half2*>(&x));
 }
 
-template <typename T>
-__device__ __forceinline__ float widen(T x);
-template <>
-__device__ __forceinline__ float widen(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
-template <>
-__device__ __forceinline__ float widen(__half x) {
-  return __half2float(x);
-}
-template <typename T>
-__device__ __forceinline__ T narrow(float x);
-template <>
-__device__ __forceinline__ __nv_bfloat16 narrow(float x) {
-  return __float2bfloat16(x);
-}
-template <>
-__device__ __forceinline__ __half narrow(float x) {
-  return __float2half(x);
-}
-
 // Global memory that nobody writes while the kernel runs.
 __device__ __forceinline__ uint4 load16(const void* p) {
   uint4 r;

@@ -58,6 +58,35 @@ TEST(PagePool, KeptPages) {
   EXPECT_EQ(pool.pages_in_use(), 0);
 }
 
+// Pages in a view are counted as others are, and the view goes with the last of them.
+TEST(PagePool, PagesInViews) {
+  PagePool pool(kSmall);
+  PageList list(&pool), other(&pool);
+  ASSERT_TRUE(list.extend(64).ok());
+  std::weak_ptr<std::byte> views[2];
+  for (int v = 0; v < 2; ++v) {
+    const std::shared_ptr<std::byte> view(new std::byte[5000], std::default_delete<std::byte[]>());
+    views[v] = view;
+    list.append_view(view, {view.get() + 64, view.get() + 64 + 1088, view.get() + 64 + 2176});
+  }
+  EXPECT_EQ(list.length(), 7 * 64);
+  EXPECT_EQ(pool.pages_in_use(), 7);
+  other.share_prefix(list, 100);
+  EXPECT_EQ(pool.references(list.pages()[0]), 2);
+  EXPECT_EQ(pool.references(list.pages()[1]), 2);
+  EXPECT_EQ(pool.references(list.pages()[2]), 1);
+  std::memset(list.pages()[1], 5, 1024);
+  ASSERT_TRUE(other.extend(101).ok());
+  EXPECT_NE(other.pages()[1], list.pages()[1]) << "a shared page is not written to";
+  EXPECT_EQ(std::memcmp(other.pages()[1], list.pages()[1], 1024), 0);
+  list.truncate(128);
+  EXPECT_FALSE(views[0].expired());
+  EXPECT_TRUE(views[1].expired());
+  EXPECT_EQ(pool.pages_in_use(), 3);
+  list.truncate(64);
+  EXPECT_TRUE(views[0].expired());
+}
+
 TEST(PagePool, PagesLargerThanAnArena) {
   PagePool pool(kLarge);
   PageList list(&pool);

@@ -158,6 +158,24 @@ TEST_F(SessionFile, RollbackIntoWhatIsKeptEndsKeeping) {
   EXPECT_TRUE(std::equal(text.begin(), text.end(), again->tokens().begin(), again->tokens().end()));
 }
 
+// A session uses pages where they lie in the file: what it writes to them stays its own, and the file may be removed or replaced.
+TEST_F(SessionFile, WhatIsRestoredDoesNotTouchTheFile) {
+  const std::string path = saved(640);
+  const std::vector<std::byte> bytes = file_bytes(path);
+  const auto never = session_of(*engine_), a = restored(*engine_, path), b = restored(*engine_, path);
+  ASSERT_TRUE(a != nullptr && b != nullptr);
+  const std::vector<TokenId> text = tiny_text(640), others = tiny_text(300, 77);
+  ASSERT_TRUE(never->append(text).ok() && never->rollback(330).ok() && never->append(others).ok());
+  ASSERT_TRUE(a->rollback(330).ok() && a->append(others).ok());
+  EXPECT_EQ(file_bytes(path), bytes);
+  ASSERT_TRUE(std::filesystem::remove(path));
+  ASSERT_TRUE(session_of(*engine_)->keep(path, "another").ok());
+  EXPECT_TRUE(same_bits(go_on(*a, text), go_on(*never, text)));
+  const auto whole = session_of(*engine_);
+  ASSERT_TRUE(whole->append(text).ok());
+  EXPECT_TRUE(same_bits(go_on(*b, text), go_on(*whole, text)));
+}
+
 TEST_F(SessionFile, KeepRefusesAnotherText) {
   const std::string path = saved(640);
   const auto s = session_of(*engine_);
@@ -213,7 +231,7 @@ TEST_F(SessionFile, NewerFormatsAndOtherByteOrders) {
   std::vector<std::byte> bytes = file_bytes(saved(640));
   bytes[offsetof(FixedHead, version)] = std::byte{7};
   write_file(folder_ / "new", bytes);
-  EXPECT_THAT(restore_error(*engine_, folder_ / "new"), HasSubstr("has format 7, this program reads formats up to 1"));
+  EXPECT_THAT(restore_error(*engine_, folder_ / "new"), HasSubstr("has format 7, this program reads format 2"));
   bytes = file_bytes(folder_ / "s");
   std::reverse(bytes.begin() + offsetof(FixedHead, byte_order), bytes.begin() + offsetof(FixedHead, byte_order) + 4);
   write_file(folder_ / "big", bytes);
@@ -225,8 +243,8 @@ TEST_F(SessionFile, EveryBytesDamageIsSeen) {
   const std::vector<std::byte> bytes = file_bytes(path);
   const Result<SessionReader> reader = SessionReader::open(machine_files(), path);
   ASSERT_TRUE(reader.ok());
-  const size_t page = static_cast<size_t>(reader->header().page_bytes);
-  const size_t head = encode_header(reader->header()).size(), second = head + record_bytes(32) + 32 * page;
+  const size_t page = static_cast<size_t>(reader->header().page_bytes), stride = page_stride(page);
+  const size_t head = encode_header(reader->header()).size(), second = chunk_end(head, 32, page);
   std::vector<size_t> places;
   const auto add = [&](size_t from, size_t to, size_t step) {
     for (size_t at = from; at < to; at += step) places.push_back(at);
@@ -236,9 +254,9 @@ TEST_F(SessionFile, EveryBytesDamageIsSeen) {
   add(second, second + sizeof(RecordHead), 1);
   add(head + sizeof(RecordHead), head + record_bytes(32), 97);  // tokens and checksums
   add(second + sizeof(RecordHead), second + record_bytes(5), 13);
-  add(head + record_bytes(32), second, page / 2 + 1);  // pages
-  add(second + record_bytes(5), bytes.size(), page / 3 + 1);
-  ASSERT_EQ(bytes.size(), second + record_bytes(5) + 5 * page);
+  for (size_t i = 0; i < 32; ++i) add(pages_at(head, 32) + i * stride, pages_at(head, 32) + i * stride + page, page / 2 - 1);
+  for (size_t i = 0; i < 5; ++i) add(pages_at(second, 5) + i * stride, pages_at(second, 5) + i * stride + page, page / 3 - 1);
+  ASSERT_EQ(bytes.size(), chunk_end(second, 5, page));
   for (const size_t at : places) {
     std::vector<std::byte> damaged = bytes;
     damaged[at] ^= std::byte{0x10};
@@ -254,7 +272,8 @@ TEST_F(SessionFile, EveryBytesDamageIsSeen) {
 
 TEST_F(SessionFile, SwappedPagesAreSeen) {
   std::vector<std::byte> bytes = file_bytes(saved(640));
-  const auto page = static_cast<std::ptrdiff_t>(SessionReader::open(machine_files(), folder_ / "s")->header().page_bytes);
+  const uint64_t page_bytes = SessionReader::open(machine_files(), folder_ / "s")->header().page_bytes;
+  const auto page = static_cast<std::ptrdiff_t>(page_stride(page_bytes));
   std::swap_ranges(bytes.end() - 2 * page, bytes.end() - page, bytes.end() - page);
   write_file(folder_ / "s", bytes);
   EXPECT_THAT(restore_error(*engine_, folder_ / "s"), HasSubstr("page 8 of 10 is not what was written"));
@@ -268,10 +287,9 @@ TEST_F(SessionFile, ForeignInt4Pages) {
   ASSERT_TRUE(reader.ok());
   SessionHeader header = reader->header();
   const size_t bytes = static_cast<size_t>(header.page_bytes);
-  std::vector<std::byte> data(10 * bytes);
-  std::vector<std::byte*> pages;
-  for (size_t i = 0; i < 10; ++i) pages.push_back(&data[i * bytes]);
-  ASSERT_TRUE(reader->read_pages(pages).ok());
+  const Result<MappedPages> mapped = reader->map_pages(10);
+  ASSERT_TRUE(mapped.ok());
+  const std::vector<std::byte*>& pages = mapped->pages;
   const auto rewritten = [&] {
     EXPECT_TRUE(SessionWriter::write_whole(machine_files(), folder_ / "w", header, reader->tokens(), pages).ok());
     return restore_error(*engine_, folder_ / "w");
@@ -289,7 +307,7 @@ TEST_F(SessionFile, CutFiles) {
   const std::vector<std::byte> bytes = file_bytes(path);
   const Result<SessionReader> reader = SessionReader::open(machine_files(), path);
   const size_t page = static_cast<size_t>(reader->header().page_bytes);
-  const size_t head = encode_header(reader->header()).size(), second = head + record_bytes(32) + 32 * page;
+  const size_t head = encode_header(reader->header()).size(), second = chunk_end(head, 32, page);
   const auto cut = [&](size_t keep) {
     write_file(folder_ / "c", std::vector<std::byte>(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(keep)));
     return restore_error(*engine_, folder_ / "c");

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -47,6 +48,18 @@ class MachineFile final : public File {
       out = out.subspan(static_cast<size_t>(got));
     }
     return {};
+  }
+
+  Result<std::shared_ptr<std::byte>> map(uint64_t bytes) const override {
+    BOUGH_ASSIGN_OR_RETURN(const uint64_t there, size());
+    if (there < bytes) return Status(Code::corrupt, "'" + path_ + "' is truncated: it ends at byte " + std::to_string(there));
+    if (bytes == 0) return std::shared_ptr<std::byte>();
+    void* view = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
+    if (view == MAP_FAILED) {
+      Status error = failure(path_, "mapped", errno);
+      return errno == ENOMEM ? Status(Code::out_of_memory, error.message()) : error;
+    }
+    return std::shared_ptr<std::byte>(static_cast<std::byte*>(view), [bytes](std::byte* p) { munmap(p, bytes); });
   }
 
   Status write(uint64_t offset, std::span<const std::byte> bytes) override {
@@ -167,6 +180,15 @@ class MachineFiles final : public FileSystem {
 };
 
 }  // namespace
+
+Status fetch(const std::byte* at, size_t bytes) {
+  const auto unit = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t from = reinterpret_cast<uintptr_t>(at) / unit * unit, to = reinterpret_cast<uintptr_t>(at) + bytes;
+  // A system that does not know the call says EINVAL; there the bytes are read when they are touched.
+  const int done = uninterrupted([&] { return madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_READ); });
+  if (done == 0 || errno == EINVAL) return {};
+  return {Code::io_error, std::string("the device does not give them back: ") + std::strerror(errno)};
+}
 
 FileSystem& machine_files() {
   static MachineFiles files;

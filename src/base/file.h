@@ -19,6 +19,10 @@ class File {
 
   // Fills `out` from `offset` on. Errors: corrupt when the file ends before, io_error.
   virtual Status read(uint64_t offset, std::span<std::byte> out) const = 0;
+  // The first `bytes` bytes in memory, read from the file when they are needed and, where memory is short, again; 64-byte aligned. Changes
+  // there do not reach the file. The file may be removed, renamed and added to while the view lives, but not cut within it: the system
+  // ends a process that touches what is gone. Errors: corrupt when the file ends before, io_error, out_of_memory.
+  virtual Result<std::shared_ptr<std::byte>> map(uint64_t bytes) const = 0;
   // Writes all of `bytes` at `offset`. Errors: io_error; then some of the bytes may be there.
   virtual Status write(uint64_t offset, std::span<const std::byte> bytes) = 0;
   virtual Status truncate(uint64_t bytes) = 0;
@@ -64,6 +68,9 @@ class FileSystem {
   // Bytes that may still be written where `path` lies.
   virtual Result<uint64_t> free_bytes(const std::string& path) = 0;
 };
+
+// Brings this part of a view into memory, so that a device's failure is seen here. Errors: io_error.
+Status fetch(const std::byte* at, size_t bytes);
 
 // The machine's own.
 FileSystem& machine_files();

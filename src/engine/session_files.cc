@@ -74,11 +74,15 @@ Result<std::unique_ptr<Session>> Engine::Impl::restore(const SessionReader& read
   omp_set_num_threads(threads);
   std::unique_ptr<Session> session(new Session(std::make_unique<Session::Impl>(this)));
   Session::Impl& impl = *session->impl_;
-  BOUGH_RETURN_IF_ERROR(impl.sequence.pages.extend(held));
-  impl.sequence.tokens.assign(text.begin(), text.end());
-  impl.savable = held;
+  Result<MappedPages> mapped = reader.map_pages(static_cast<size_t>(held / kPageTokens));
+  Status read = mapped.status();
   size_t whole = 0;
-  Status read = reader.read_pages(impl.sequence.pages.pages(), &whole);
+  if (read.ok()) {
+    impl.sequence.pages.append_view(std::move(mapped->view), std::move(mapped->pages));
+    impl.sequence.tokens.assign(text.begin(), text.end());
+    impl.savable = held;
+    read = reader.check_pages(impl.sequence.pages.pages(), &whole);
+  }
   if (const size_t sound = sound_pages(pool->shape(), std::span(impl.sequence.pages.pages()).first(whole)); sound < whole) {
     whole = sound;
     read =

@@ -24,7 +24,19 @@ size_t PagePool::pages_of_arena() const {
   return std::max<size_t>(1, (kArenaBytes - kColours * kLine - 64) / (stride() + sizeof(int64_t)));
 }
 
-int64_t& PagePool::count_of(std::byte* page) const {
+std::map<std::byte*, PagePool::View>::iterator PagePool::view_of(std::byte* page) {
+  auto view = views_.upper_bound(page);
+  if (view == views_.begin() || page > (--view)->second.pages.back()) return views_.end();
+  return view;
+}
+
+int64_t& PagePool::count_of(std::byte* page) {
+  if (!views_.empty()) {
+    if (const auto view = view_of(page); view != views_.end()) {
+      View& v = view->second;
+      return v.counts[static_cast<size_t>(std::lower_bound(v.pages.begin(), v.pages.end(), page) - v.pages.begin())];
+    }
+  }
   const size_t from_base = reinterpret_cast<uintptr_t>(page) % kArenaBytes;
   return reinterpret_cast<int64_t*>(page - from_base)[(from_base - header_bytes()) / stride()];
 }
@@ -60,6 +72,15 @@ Result<std::byte*> PagePool::take() {
   return page;
 }
 
+void PagePool::adopt(std::shared_ptr<std::byte> view, std::vector<std::byte*> pages) {
+  if (pages.empty()) return;
+  const size_t size = pages.size();
+  std::vector<int64_t> counts(size, 2);
+  std::byte* first = pages.front();
+  views_.emplace(first, View{std::move(view), std::move(pages), std::move(counts), size});
+  in_use_ += static_cast<int64_t>(size);
+}
+
 void PagePool::share(std::byte* page) {
   int64_t& count = count_of(page);
   if (count == kKept) --only_kept_;
@@ -82,8 +103,13 @@ void PagePool::drop(std::byte* page) {
 }
 
 void PagePool::free(std::byte* page) {
-  free_.push_back(page);
   --in_use_;
+  const auto view = view_of(page);
+  if (view == views_.end()) {
+    free_.push_back(page);
+  } else if (--view->second.used == 0) {
+    views_.erase(view);
+  }
 }
 
 Status PageList::extend(int64_t length) {
@@ -126,6 +152,18 @@ void PageList::append_shared(std::span<std::byte* const> pages) {
   pages_.insert(pages_.end(), pages.begin(), pages.end());
   for (std::byte* page : pages) pool_->share(page);
   length_ += static_cast<int64_t>(pages.size()) * kPageTokens;
+}
+
+void PageList::append_view(std::shared_ptr<std::byte> view, std::vector<std::byte*> pages) {
+  pages_.insert(pages_.end(), pages.begin(), pages.end());
+  const size_t added = pages.size();
+  try {
+    pool_->adopt(std::move(view), std::move(pages));
+  } catch (const std::bad_alloc&) {
+    pages_.resize(pages_.size() - added);
+    throw;
+  }
+  length_ += static_cast<int64_t>(added) * kPageTokens;
 }
 
 void PageList::share_prefix(const PageList& other, int64_t length) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -13,7 +14,8 @@
 namespace bough {
 
 // Hands out pages of one size and counts who refers to each. Memory is taken from the system in arenas of about 32 MiB and kept until
-// the pool goes; a page that nobody refers to any more is handed out again first. Not thread-safe.
+// the pool goes; a page that nobody refers to any more is handed out again first. Pages may also lie in views of files, which go with
+// the last reference to one of their pages. Not thread-safe.
 class PagePool {
  public:
   explicit PagePool(KvShape shape) : shape_(shape) {}
@@ -23,6 +25,9 @@ class PagePool {
   const KvShape& shape() const { return shape_; }
   // A page with unspecified contents and one reference. Errors: out_of_memory.
   Result<std::byte*> take();
+  // Pages of `view` become the pool's, each with one reference. REQUIRES: ascending, none in two views. Throws std::bad_alloc; nothing
+  // has changed then.
+  void adopt(std::shared_ptr<std::byte> view, std::vector<std::byte*> pages);
   // One reference more, one less. REQUIRES: references(page) > 0.
   void share(std::byte* page);
   void give_back(std::byte* page);
@@ -47,19 +52,28 @@ class PagePool {
     size_t bytes = 0;
     void operator()(std::byte* p) const;
   };
+  struct View {
+    std::shared_ptr<std::byte> memory;
+    std::vector<std::byte*> pages;  // ascending
+    std::vector<int64_t> counts;    // as count_of
+    size_t used = 0;                // pages that anybody refers to
+  };
   Status grow();
+  // The view that `page` lies in; end() when it lies in an arena.
+  std::map<std::byte*, View>::iterator view_of(std::byte* page);
   size_t pages_of_arena() const;
   size_t header_bytes() const { return (pages_of_arena() * sizeof(int64_t) + 63) / 64 * 64; }
   // One cache line more than a page has: the same row of neighbouring pages lies in different sets of a cache. The pages of an arena
   // begin where those of the arena before it would go on.
   size_t stride() const { return (shape_.page_bytes() + 63) / 64 * 64 + 64; }
   // Twice the number of references but the kept one, and kKept with it.
-  int64_t& count_of(std::byte* page) const;
-  int64_t count(const std::byte* page) const { return count_of(const_cast<std::byte*>(page)); }
+  int64_t& count_of(std::byte* page);
+  int64_t count(const std::byte* page) const { return const_cast<PagePool*>(this)->count_of(const_cast<std::byte*>(page)); }
   void free(std::byte* page);
 
   KvShape shape_;
   std::vector<std::unique_ptr<std::byte, Unmap>> arenas_;
+  std::map<std::byte*, View> views_;  // by their first page
   std::vector<std::byte*> free_;
   int64_t in_use_ = 0;
   int64_t only_kept_ = 0;
@@ -82,6 +96,8 @@ class PageList {
   void truncate(int64_t length);
   // Adds whole pages that others hold. REQUIRES: length() is a multiple of 64. Throws std::bad_alloc; the list is unchanged then.
   void append_shared(std::span<std::byte* const> pages);
+  // Adds whole pages in a view of a file. REQUIRES: as append_shared, PagePool::adopt. Throws std::bad_alloc; the list is unchanged then.
+  void append_view(std::shared_ptr<std::byte> view, std::vector<std::byte*> pages);
   // Becomes the first `length` tokens of another list of the same pool. REQUIRES: this one is empty; length <= other.length(). Throws
   // std::bad_alloc; the list is unchanged then.
   void share_prefix(const PageList& other, int64_t length);

@@ -49,15 +49,25 @@ Result<SessionReader> SessionReader::open(FileSystem& files, const std::string& 
   return SessionReader(path, std::move(file), std::move(index));
 }
 
-Status SessionReader::read_page(size_t page, std::byte* out) const {
-  const std::span<std::byte> bytes(out, static_cast<size_t>(index_.header.page_bytes));
-  BOUGH_RETURN_IF_ERROR(file_->read(index_.pages[page].offset, bytes));
-  if (checksum(bytes, /*seed=*/page) == index_.pages[page].sum) return {};
-  return {Code::corrupt, "'" + path_ + "' is damaged: page " + std::to_string(page) + " of " + std::to_string(index_.pages.size()) +
-                             " is not what was written"};
+Result<MappedPages> SessionReader::map_pages(size_t count) const {
+  MappedPages mapped;
+  if (count == 0) return mapped;
+  mapped.pages.reserve(count);
+  BOUGH_ASSIGN_OR_RETURN(mapped.view, file_->map(index_.pages[count - 1].offset + page_stride(index_.header.page_bytes)));
+  for (const SessionPage& page : std::span(index_.pages).first(count)) mapped.pages.push_back(mapped.view.get() + page.offset);
+  return mapped;
 }
 
-Status SessionReader::read_pages(std::span<std::byte* const> pages, size_t* whole) const {
+Status SessionReader::check_page(size_t page, const std::byte* bytes) const {
+  const std::span<const std::byte> all(bytes, static_cast<size_t>(index_.header.page_bytes));
+  const std::string name = "page " + std::to_string(page) + " of " + std::to_string(index_.pages.size());
+  Status fetched = fetch(all.data(), all.size());
+  if (!fetched.ok()) return {fetched.code(), "'" + path_ + "' cannot be read at " + name + ": " + fetched.message()};
+  if (checksum(all, /*seed=*/page) == index_.pages[page].sum) return {};
+  return {Code::corrupt, "'" + path_ + "' is damaged: " + name + " is not what was written"};
+}
+
+Status SessionReader::check_pages(std::span<std::byte* const> pages, size_t* whole) const {
   const auto count = static_cast<int64_t>(pages.size());
   std::atomic<int64_t> first_bad = count;
   Status error;
@@ -67,7 +77,7 @@ Status SessionReader::read_pages(std::span<std::byte* const> pages, size_t* whol
     Status status;
     bool failed = false;
     try {
-      status = read_page(static_cast<size_t>(i), pages[static_cast<size_t>(i)]);
+      status = check_page(static_cast<size_t>(i), pages[static_cast<size_t>(i)]);
       failed = !status.ok();
     } catch (const std::bad_alloc&) {
       failed = true;  // of the sentence about a failure
@@ -131,19 +141,19 @@ Status SessionWriter::add(std::span<const TokenId> tokens, std::span<std::byte* 
 Status SessionWriter::add_chunk(std::span<const TokenId> tokens, std::span<std::byte* const> pages) try {
   const uint64_t first = index_.pages.size();
   const uint64_t page_bytes = index_.header.page_bytes;
-  const uint64_t data = index_.end + record_bytes(pages.size());
+  const uint64_t data = pages_at(index_.end, pages.size()), stride = page_stride(page_bytes);
   std::vector<uint64_t> sums;
   for (size_t i = 0; i < pages.size(); ++i) {
     const std::span<const std::byte> page(pages[i], static_cast<size_t>(page_bytes));
-    BOUGH_RETURN_IF_ERROR(file_->write(data + i * page_bytes, page));
+    BOUGH_RETURN_IF_ERROR(file_->write(data + i * stride, page));
     sums.push_back(checksum(page, /*seed=*/first + i));  // which ties a page to its place
-    index_.pages.push_back({data + i * page_bytes, sums.back()});
+    index_.pages.push_back({data + i * stride, sums.back()});
   }
   index_.tokens.insert(index_.tokens.end(), tokens.begin(), tokens.end());
-  const uint64_t end = data + aligned(pages.size() * page_bytes);
+  const uint64_t end = chunk_end(index_.end, pages.size(), page_bytes);
   const std::vector<std::byte> record = encode_record(first, tokens, sums);
   constexpr size_t mark = sizeof(RecordHead::mark);
-  if (end > data + pages.size() * page_bytes) BOUGH_RETURN_IF_ERROR(file_->truncate(end));
+  BOUGH_RETURN_IF_ERROR(file_->truncate(end));
   BOUGH_RETURN_IF_ERROR(file_->write(index_.end + mark, std::span(record).subspan(mark)));
   BOUGH_RETURN_IF_ERROR(file_->write(index_.end, std::span(record).first(mark)));
   file_->start_sync(index_.end, end - index_.end);

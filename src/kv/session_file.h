@@ -49,6 +49,12 @@ struct SessionIndex {
   Status damage;     // not ok: why the chunks behind `end` cannot be used
 };
 
+// Pages in a view of their file, in its order. They live as long as `view`.
+struct MappedPages {
+  std::shared_ptr<std::byte> view;
+  std::vector<std::byte*> pages;
+};
+
 class SessionReader {
  public:
   // Reads and checks header and index; a damaged or truncated index gives the chunks before and damage(). Errors: those of
@@ -60,17 +66,19 @@ class SessionReader {
   const SessionHeader& header() const { return index_.header; }
   std::span<const TokenId> tokens() const { return index_.tokens; }
   const Status& damage() const { return index_.damage; }
-  // Reads the first `pages.size()` pages, with OpenMP's threads. `whole`, unless null, gets the number of pages before the first one that
-  // fails. Errors: io_error; corrupt, naming the first page that is not what was written. REQUIRES: no more than there are, each of
-  // page_bytes.
-  Status read_pages(std::span<std::byte* const> pages, size_t* whole = nullptr) const;
+  // The first `count` pages, used where they lie in the file: File::map says for how long and what must not happen to the file. REQUIRES:
+  // no more than there are. Errors: those of File::map.
+  Result<MappedPages> map_pages(size_t count) const;
+  // Reads pages that map_pages gave, from the first on, and checks that they are what was written, with OpenMP's threads. `whole`, unless
+  // null, gets the number of pages before the first one that fails. Errors: io_error; corrupt, naming the first page that is another.
+  Status check_pages(std::span<std::byte* const> pages, size_t* whole = nullptr) const;
   Status touch() { return file_->touch(); }
 
  private:
   SessionReader(std::string path, std::unique_ptr<File> file, SessionIndex index)
       : path_(std::move(path)), file_(std::move(file)), index_(std::move(index)) {}
 
-  Status read_page(size_t page, std::byte* out) const;
+  Status check_page(size_t page, const std::byte* bytes) const;
 
   std::string path_;
   std::unique_ptr<File> file_;

@@ -43,8 +43,8 @@ Result<FixedHead> read_fixed_head(const File& file, uint64_t size, const std::st
     }
     return corrupt(path, "has a damaged header");
   }
-  if (head.version > kSessionVersion) {
-    return Status(Code::unsupported, "'" + path + "' has format " + std::to_string(head.version) + ", this program reads formats up to " +
+  if (head.version != kSessionVersion) {
+    return Status(Code::unsupported, "'" + path + "' has format " + std::to_string(head.version) + ", this program reads format " +
                                          std::to_string(kSessionVersion));
   }
   return head;
@@ -85,16 +85,16 @@ void take_record(std::span<const std::byte> record, size_t pages, SessionIndex& 
   const std::byte* tokens = record.data() + sizeof(RecordHead);
   const std::byte* sums = tokens + pages * kPageTokens * sizeof(TokenId);
   const uint64_t page_bytes = index.header.page_bytes;
-  const uint64_t data = index.end + record_bytes(pages);
+  const uint64_t data = pages_at(index.end, pages);
   const size_t held = index.tokens.size();
   index.tokens.resize(held + pages * kPageTokens);
   std::memcpy(index.tokens.data() + held, tokens, pages * kPageTokens * sizeof(TokenId));
   for (size_t i = 0; i < pages; ++i) {
     uint64_t sum = 0;
     std::memcpy(&sum, sums + i * sizeof sum, sizeof sum);
-    index.pages.push_back({data + i * page_bytes, sum});
+    index.pages.push_back({data + i * page_stride(page_bytes), sum});
   }
-  index.end = data + aligned(pages * page_bytes);
+  index.end = chunk_end(index.end, pages, page_bytes);
 }
 
 // Reads the record at index.end into the index. False where no chunk follows; why, if not because there is none, in index.damage.
@@ -108,7 +108,7 @@ Result<bool> read_record(const File& file, const std::string& path, SessionIndex
   RecordHead head{};
   if (size < index.end + sizeof head.mark) return false;
   BOUGH_RETURN_IF_ERROR(file.read(index.end, std::as_writable_bytes(std::span(&head.mark, 1))));
-  if (head.mark == 0 && size - index.end <= record_bytes(kChunkPages) + aligned(kChunkPages * index.header.page_bytes)) return false;
+  if (head.mark == 0 && size <= chunk_end(index.end, kChunkPages, index.header.page_bytes)) return false;
   if (head.mark != kRecordMark) return ends(corrupt(path, "is damaged: no chunk begins at byte " + where));
   BOUGH_ASSIGN_OR_RETURN(size, file.size());  // another process may be adding to it
   const auto truncated = [&] {
@@ -120,7 +120,7 @@ Result<bool> read_record(const File& file, const std::string& path, SessionIndex
     return ends(corrupt(path, "is damaged: the chunk at byte " + where + " is not the next one"));
   }
   const auto pages = static_cast<size_t>(head.pages);
-  if (size < index.end + record_bytes(pages) + aligned(pages * index.header.page_bytes)) return ends(truncated());
+  if (size < chunk_end(index.end, pages, index.header.page_bytes)) return ends(truncated());
   std::vector<std::byte> bytes(record_bytes(pages));
   BOUGH_RETURN_IF_ERROR(file.read(index.end, bytes));
   if (!checksum_holds(bytes))

@@ -10,7 +10,7 @@
 
 namespace bough {
 
-inline constexpr uint32_t kSessionVersion = 1;
+inline constexpr uint32_t kSessionVersion = 2;
 inline constexpr size_t kChunkPages = 64;  // at most, of one chunk
 
 // Everything begins at a multiple of 8: the mark of a chunk is then written as a whole or not at all.
@@ -36,7 +36,9 @@ inline constexpr char kSessionMagic[8] = {'B', 'o', 'u', 'g', 'h', 'K', 'V', '\n
 inline constexpr uint32_t kByteOrder = 0x01020304;
 inline constexpr uint32_t kMaxHeadBytes = 128 << 10;
 
-// Record of a chunk of n pages: RecordHead, i32 tokens[64 n], u64 sums[n], checksum of all before. Its pages follow.
+// Record of a chunk of n pages: RecordHead, i32 tokens[64 n], u64 sums[n], checksum of all before. Its pages follow, each at a multiple of
+// 64 bytes and with as many to spare behind it: they are used where they lie, and the same row of neighbours shall not always fall into
+// the same sets of a cache.
 struct RecordHead {
   uint64_t mark;  // kRecordMark; written last, 0 until then
   uint64_t first_page;
@@ -46,6 +48,16 @@ inline constexpr uint64_t kRecordMark = 0x6b6e7568632d766b;
 
 constexpr size_t record_bytes(size_t pages) {
   return sizeof(RecordHead) + pages * (kPageTokens * sizeof(TokenId) + sizeof(uint64_t)) + sizeof(uint64_t);
+}
+
+constexpr uint64_t kPageAlign = 64;
+constexpr uint64_t page_stride(uint64_t page_bytes) { return (page_bytes + kPageAlign - 1) / kPageAlign * kPageAlign + kPageAlign; }
+// Where the pages of a chunk begin whose record is at `record`, and where it ends.
+constexpr uint64_t pages_at(uint64_t record, size_t pages) {
+  return (record + record_bytes(pages) + kPageAlign - 1) / kPageAlign * kPageAlign;
+}
+constexpr uint64_t chunk_end(uint64_t record, size_t pages, uint64_t page_bytes) {
+  return pages_at(record, pages) + pages * page_stride(page_bytes);
 }
 
 // Texts are cut so that the header stays within its limit.

@@ -182,10 +182,9 @@ class MachineFiles final : public FileSystem {
 }  // namespace
 
 Status fetch(const std::byte* at, size_t bytes) {
-  const auto unit = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t from = reinterpret_cast<uintptr_t>(at) / unit * unit, to = reinterpret_cast<uintptr_t>(at) + bytes;
+  const size_t before = reinterpret_cast<uintptr_t>(at) % static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   // A system that does not know the call says EINVAL; there the bytes are read when they are touched.
-  const int done = uninterrupted([&] { return madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_READ); });
+  const int done = uninterrupted([&] { return madvise(const_cast<std::byte*>(at) - before, before + bytes, MADV_POPULATE_READ); });
   if (done == 0 || errno == EINVAL) return {};
   return {Code::io_error, std::string("the device does not give them back: ") + std::strerror(errno)};
 }

@@ -146,6 +146,8 @@ Problem PagedAttention::Impl::problem(const PagedBatch& batch, const PagedRows& 
   p.lists = w.lists;
   p.turned = w.turned;
   p.scores = w.scores;
+  p.tree.halves = w.halves;
+  p.tree.live = w.live;
   for (int i = 0; i < p.stages.count; ++i) p.candidates[i] = layout.candidates(i, batch.longest);
   return p;
 }
@@ -195,6 +197,7 @@ Status PagedAttention::prune(const PagedBatch& batch, const PagedRows& q, const 
   BOUGH_RETURN_IF_ERROR(
       status_of(place(p, {batch.query_start, batch.sequences, static_cast<int32_t>(impl_->layout.tail), w.blocks, w.room}, queue),
                 "place query blocks"));
+  if (p.tree.branches > 0) return status_of(tree(p, w.images, queue), "search the tree");
   for (int i = 0; i < p.stages.count; ++i) {
     BOUGH_RETURN_IF_ERROR(status_of(scan_row(p, i, i == 0, queue), "scan single rows"));
     BOUGH_RETURN_IF_ERROR(status_of(scan_rows(p, i, w.images, impl_->tier, queue), "scan query blocks"));
@@ -256,7 +259,9 @@ Status PagedAttention::decode(const PagedBatch& batch, const PagedRows& q, const
     p.blocks = w.blocks;
     return status_of(cuda::attend(p, impl_->tier, queue), "attend");
   }
-  for (int i = least_stage; i < p.stages.count; ++i) {
+  const bool searches_tree = p.tree.branches > 0;
+  if (searches_tree && sets.fills) BOUGH_RETURN_IF_ERROR(status_of(tree(p, w.images, queue), "search the tree"));
+  for (int i = least_stage; i < p.stages.count && !searches_tree; ++i) {
     BOUGH_RETURN_IF_ERROR(status_of(scan_row(p, i, i == least_stage, queue), "scan rows"));
     BOUGH_RETURN_IF_ERROR(status_of(select(p, i, queue), "select chunks"));
   }

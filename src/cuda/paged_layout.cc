@@ -51,11 +51,9 @@ Status check_limits(const PagedLimits& l, const PagedShape& s) {
 
 Status check_layer(const LayerPlan& l, const PagedShape& s) {
   if (s.sliding_window > 0) return {};
-  if (l.mode == Mode::hip) return {Code::unsupported, "the plan's mode hip has no CUDA kernels; stages, streaming and dense have"};
-  for (const StagePlan& stage : l.stages) {
-    if (stage.query_block != 64) {
-      return {Code::unsupported, "a stage's query_block is " + std::to_string(stage.query_block) + "; CUDA kernels have blocks of 64"};
-    }
+  const int query_block = l.mode == Mode::hip ? l.tree.query_block : l.stages.empty() ? 64 : l.stages.front().query_block;
+  if (query_block != 64) {
+    return {Code::unsupported, "the plan's query_block is " + std::to_string(query_block) + "; CUDA kernels have blocks of 64"};
   }
   if (!s.keys_rotated && l.mode != Mode::dense && l.positions != Positions::rank && l.positions != Positions::true_positions) {
     return {Code::unsupported, "of the plan's positions only rank and true have CUDA kernels"};
@@ -94,6 +92,8 @@ Layout::Workspace Layout::workspace(void* memory) const {
   carve_lists(carver, nb, w.lists);
   if (searches()) {
     w.scores = carver.take<uint32_t>(nb * problem.list_heads * problem.score_capacity);
+    w.halves = carver.take<Branch>(nb * problem.list_heads * 4 * problem.tree.branches);
+    w.live = carver.take<int32_t>(nb * problem.list_heads);
     w.turned = carver.take<uint16_t>(nb * 2 * problem.heads * problem.d);
     Problem p = problem;
     p.nb = static_cast<int32_t>(nb);
@@ -142,6 +142,19 @@ void place_shape(const PagedShape& s, Problem& p) {
   p.trained_context = static_cast<int32_t>(s.trained_context);
 }
 
+void place_tree(const LayerPlan& l, Problem& p) {
+  p.scan_window = static_cast<int32_t>(l.window);
+  p.pool = Pool::strided;
+  p.tree.branches = static_cast<int32_t>(l.k / l.tree.key_block);
+  p.tree.key_stride = l.tree.key_stride;
+  p.tree.rep = l.tree.rep;
+  p.stages.count = 1;
+  p.stages.chunk[0] = l.tree.key_block;
+  p.stages.shift[0] = std::countr_zero(static_cast<unsigned>(l.tree.key_block));
+  p.stages.stride[0] = l.tree.query_stride;
+  p.stages.keep[0] = p.tree.branches;
+}
+
 void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
   p.true_positions = l.mode == Mode::dense || l.positions == Positions::true_positions;
   p.placement.dense = l.mode == Mode::dense;
@@ -155,6 +168,7 @@ void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
   if (p.sliding > 0) return;
   p.sinks = static_cast<int32_t>(l.sinks);
   p.scan = l.scan;
+  if (l.mode == Mode::hip) return place_tree(l, p);
   if (l.mode != Mode::stages) return;
   p.scan_window = static_cast<int32_t>(std::max<int64_t>(0, l.window - l.stages.front().chunk));
   p.stages.count = static_cast<int32_t>(l.stages.size());
@@ -193,9 +207,11 @@ Result<Layout> make_layout(const AttentionPlan& plan, int layer, const PagedShap
   place_shape(shape, layout.problem);
   place_layer(layout.layer, layout.plan, layout.problem);
   layout.tail = shape.sliding_window > 0 || layout.layer.mode == Mode::dense ? 0 : layout.plan.tail;
-  layout.added = layout.searches() ? static_cast<int32_t>(layout.plan.refresh.front()) : 0;
+  layout.added = layout.searches() ? static_cast<int32_t>(layout.layer.refresh.front()) : 0;
   layout.set_capacity = set_capacity_of(layout);
-  for (int i = 0; i < layout.problem.stages.count; ++i) {
+  const int32_t halves = 2 * layout.problem.tree.branches;
+  layout.problem.score_capacity = halves;
+  for (int i = 0; i < layout.problem.stages.count && halves == 0; ++i) {
     layout.problem.score_capacity = std::max(layout.problem.score_capacity, layout.candidates(i, limits.length));
   }
   return layout;

@@ -51,6 +51,8 @@ struct Layout {
     void* turned = nullptr;
     uint32_t* scores = nullptr;
     void* images = nullptr;
+    Branch* halves = nullptr;
+    int32_t* live = nullptr;
     WorkingSets sets;  // the parts that calls share
     size_t bytes = 0;
   };

@@ -7,6 +7,7 @@
 #include "bough/attention.h"
 #include "bough/paged_attention.h"
 #include "steps/rope.h"
+#include "steps/tree_shape.h"
 
 namespace bough::cuda {
 
@@ -67,6 +68,15 @@ struct Stages {
   int32_t shift[kMaxStages] = {};
   int32_t stride[kMaxStages] = {};  // query rows a pooling group
   int32_t keep[kMaxStages] = {};    // chunks that survive each stage
+};
+
+// A tree search in place of stages: its key block is the chunk of the one stage that there is, its selection what that stage keeps.
+struct Tree {
+  int32_t branches = 0;  // k / key block; 0: stages search
+  int32_t key_stride = 1;
+  Representative rep = Representative::center;
+  Branch* halves = nullptr;  // [nb, lh, 2, 2 branches]: of this round and the one before
+  int32_t* live = nullptr;   // [nb, lh] halves of this round; 0: the search is finished
 };
 
 // (magnitude cos, magnitude sin) of position p: high[p / 64] turned on by low[p % 64].
@@ -134,6 +144,7 @@ struct Problem {
   int32_t list_heads = 1;
   Lists lists;
   Stages stages;
+  Tree tree;
   int32_t sinks = 0;
 
   Scan scan = Scan::relative;

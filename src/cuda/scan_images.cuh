@@ -52,10 +52,11 @@ inline int image_blocks(const Problem& p, int stage) {
 // Of the blocks from `first` on.
 inline ImageShape image_shape(const Problem& p, int stage, int first) {
   const int blocks = image_blocks(p, stage), left = p.nb - first;
-  return {first, blocks < left ? blocks : left, image_groups(p, stage), scan_turns(p) && p.scan == Scan::relative ? 2 : 1};
+  const bool two_sided = scan_turns(p) && p.scan == Scan::relative && p.tree.branches == 0;
+  return {first, blocks < left ? blocks : left, image_groups(p, stage), two_sided ? 2 : 1};
 }
 
-// What a stage asks of one block and KV head; count == 0: nothing.
+// What a stage, or a tree, asks of one block and KV head; count == 0: nothing. Of a tree `count` is the most halves there are.
 struct RowsTask {
   BlockInfo block;
   StageView candidates;
@@ -68,12 +69,16 @@ __device__ __forceinline__ int pooling_step(const Problem& p, int stage) { retur
 __device__ __forceinline__ RowsTask rows_task(const Problem& p, int stage, int block, int head) {
   RowsTask task;
   if (block >= p.nb) return task;
-  const BlockInfo b = p.blocks[block];
-  if (b.rows <= 1 || b.renewal != Renewal::search || b.first > stage) return task;
+  const BlockInfo b = block_at(p, block);
+  if (b.rows == 0 || b.renewal != Renewal::search || b.first > stage) return task;
   task.block = b;
-  task.candidates = stage_view(p, b, owner_of(p, block), stage, head);
-  const int count = task.candidates.count();
-  if (count <= p.stages.keep[stage]) return task;
+  int count = 2 * p.tree.branches;
+  if (count == 0) {
+    if (b.rows == 1) return task;  // scan_row's
+    task.candidates = stage_view(p, b, owner_of(p, block), stage, head);
+    count = task.candidates.count();
+    if (count <= p.stages.keep[stage]) return task;
+  }
   const int step = pooling_step(p, stage);
   task.count = count;
   task.rows = ((b.r0 + b.rows - 1) / step - b.r0 / step + 1) * p.group;

@@ -33,6 +33,9 @@ cudaError_t scan_rows(const Problem& p, int stage, void* images, Tier tier, cuda
 // select: the best candidates of each list, ascending, and what enters the next stage; leaves scores zero.
 cudaError_t select(const Problem& p, int stage, cudaStream_t stream);
 
+// tree: HiP's search of all blocks, in place of scan and select; `images` as of scan_rows. Leaves scores zero.
+cudaError_t tree(const Problem& p, void* images, cudaStream_t stream);
+
 // attend: softmax attention of every block over its context, straight from the pages.
 cudaError_t attend(const Problem& p, Tier tier, cudaStream_t stream);
 

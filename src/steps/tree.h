@@ -12,10 +12,10 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 
 #include "steps/scan.h"
+#include "steps/tree_shape.h"
 
 namespace bough {
 
@@ -40,32 +40,8 @@ struct TreeArgs {
   int64_t* keys_read = nullptr;  // [nb] out: keys scored, over rounds and KV heads
 };
 
-// Key blocks [start, start + size) counted from the sinks.
-struct Branch {
-  int32_t start = 0;
-  int32_t size = 0;
-};
-
 inline int64_t tree_branches(const TreePlan& tree) { return tree.k / tree.key_block; }
 
 inline int64_t tree_blocks(const TreeArgs& a, int64_t block) { return std::max<int64_t>(0, a.w0[block] - a.sinks) / a.tree.key_block; }
-
-// Where branch j of n begins: nearly equal runs of the B key blocks, snapped to a grid so that neighbouring query blocks, whose B
-// differs a little, agree on most of them. Branch n begins at B. REQUIRES: n < B.
-inline int64_t first_branch_start(int64_t j, int64_t n, int64_t blocks) {
-  if (j == n) return blocks;
-  const auto grid = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(blocks)));
-  const int64_t step = (grid + n - 1) / n;
-  return std::min(blocks, j * blocks / n / step * step);
-}
-
-// The key block that speaks for a branch.
-inline int64_t representative_of(const Branch& branch, Representative rep) {
-  switch (rep) {
-    case Representative::first: return branch.start;
-    case Representative::last: return branch.start + branch.size - 1;
-    default: return branch.start + branch.size / 2;
-  }
-}
 
 }  // namespace bough

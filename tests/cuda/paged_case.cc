@@ -75,6 +75,16 @@ AttentionPlan stages_plan(int64_t sinks, int64_t window, std::vector<StagePlan> 
   return plan;
 }
 
+AttentionPlan tree_plan(int64_t sinks, int64_t window, TreePlan tree) {
+  AttentionPlan plan;
+  plan.mode = Mode::hip;
+  plan.sinks = sinks;
+  plan.window = window;
+  tree.refresh = 4;
+  plan.tree = tree;
+  return plan;
+}
+
 AttentionPlan small_plan() { return stages_plan(64, 128, {{64, 0, 64, 4}, {16, 1024, 64, 4}, {8, 512, 64, 1}}, 256); }
 
 int64_t rows_of(std::span<const Part> parts) {

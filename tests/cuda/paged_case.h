@@ -48,6 +48,8 @@ PagedShape shape_of(int heads, int kv_heads, int head_dim, ElementType q, Elemen
 void set_rope(PagedShape& shape, int dims, RopePairs pairs, double magnitude = 1);
 // A plan in mode stages; refresh intervals end with 8, 4, 2.
 AttentionPlan stages_plan(int64_t sinks, int64_t window, std::vector<StagePlan> stages, int64_t k);
+// A tree in place of stages, over texts longer than sinks + window + tree.k; searches at every fourth step.
+AttentionPlan tree_plan(int64_t sinks, int64_t window, TreePlan tree);
 // Three stages that prune texts from 449 tokens on.
 AttentionPlan small_plan();
 

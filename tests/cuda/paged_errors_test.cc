@@ -58,15 +58,9 @@ std::vector<Refusal> refusals() {
        {"length", "5000", "4096"}},
       {"plan", [](Arguments& a) { a.plan.k = 250; }, {"k", "250", "8"}},
       {"plan_too_long", [](Arguments& a) { a.shape.trained_context = 200; }, {"200"}},
-      {"hip",
-       [](Arguments& a) {
-         a.plan = AttentionPlan{};
-         a.plan.mode = Mode::hip;
-         a.plan.sinks = 64;
-         a.plan.window = 256;
-         a.plan.tree = TreePlan{};
-       },
-       {"hip"},
+      {"tree_query_block",
+       [](Arguments& a) { a.plan = tree_plan(64, 256, {.query_block = 32}); },
+       {"query_block", "32", "64"},
        Code::unsupported},
       {"streaming_positions", [](Arguments& a) { a.plan.positions = Positions::streaming; }, {"positions"}, Code::unsupported},
       {"infllm_positions", [](Arguments& a) { a.plan.positions = Positions::infllm; }, {"positions"}, Code::unsupported},

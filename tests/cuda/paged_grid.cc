@@ -147,6 +147,30 @@ std::vector<PagedSpec> grid() {
   return specs;
 }
 
+std::vector<PagedSpec> trees() {
+  const std::vector<Text> texts = {{2100, 150}, {700, 65}, {1301, 1}, {450, 3}, {1, 1}};
+  std::vector<PagedSpec> all;
+  const auto add = [&](const std::string& name, int64_t window, TreePlan tree) -> PagedSpec& {
+    all.push_back(named("tree_" + name, tree_plan(64, window, tree), texts));
+    all.back().plan.tail = 5;
+    return all.back();
+  };
+  add("pairs", 128, {.k = 128, .query_stride = 2, .key_block = 2});
+  add("per_head", 128, {.k = 96, .query_stride = 1, .key_block = 2, .rep = Representative::last}).plan.lists = Lists::kv_head;
+  add("long_blocks", 192, {.k = 256, .query_stride = 4, .key_block = 16, .key_stride = 4, .rep = Representative::first});
+  add("single_keys", 64, {.k = 600, .query_stride = 64, .key_block = 1}).plan.positions = Positions::true_positions;
+  add("indexed", 128, {.k = 128, .query_stride = 2, .key_block = 4, .key_stride = 2}).plan.scan = Scan::chunk_indexed;
+  add("dynamic_d128", 128, {.k = 128, .query_stride = 2, .key_block = 8}).plan.scan = Scan::dynamic_extend;
+  all.back().shape = shape_of(32, 2, 128, ElementType::bf16, ElementType::bf16);
+  all.back().tier = KernelTier::portable;
+  add("e4m3_d128", 128, {.k = 128, .query_stride = 2, .key_block = 2, .key_stride = 2});
+  all.back().shape = shape_of(8, 2, 128, ElementType::bf16, ElementType::e4m3);
+  all.back().scales = Scales::exact;
+  add("many_branches", 64, {.k = 1200, .query_stride = 8, .key_block = 1, .rep = Representative::last});
+  all.back().texts = {{2900, 40}, {1500, 70}};
+  return all;
+}
+
 std::vector<PagedSpec> specials() {
   std::vector<PagedSpec> all;
   const std::vector<Text> texts = {{2100, 150}, {700, 65}};
@@ -168,6 +192,7 @@ std::vector<PagedSpec> specials() {
   all.push_back(all.back());
   all.back().name = "second_layer";
   all.back().layer = 1;
+  for (PagedSpec& tree : trees()) all.push_back(std::move(tree));
   AttentionPlan streaming;
   streaming.mode = Mode::streaming;
   streaming.sinks = 64;
@@ -205,6 +230,7 @@ std::vector<PagedSpec> samples() {
   all.push_back(named("contiguous_sliding", small_plan(), {{300, 90}, {701, 64}, {5, 5}}));
   all.back().layout = Layout::contiguous;
   all.back().shape.sliding_window = 100;
+  all.push_back(trees().front());
   return all;
 }
 
@@ -247,7 +273,8 @@ std::vector<PagedSpec> decode_grid() {
   add("one_stage", shape_of(4, 2, 64, bf16, bf16)).plan = stages_plan(0, 64, {{16, 0, 64, 4}}, 64);
   add("dense_below", shape_of(4, 2, 64, bf16, bf16)).plan.dense_below = 1608;
   for (const PagedSpec& special : specials()) {
-    if (special.name != "streaming" && special.name != "dense" && special.name != "four_stages") continue;
+    const bool tree = special.plan.mode == Mode::hip && special.plan.tree->k < 256;
+    if (!tree && special.name != "streaming" && special.name != "dense" && special.name != "four_stages") continue;
     add(special.name, special.shape).plan = special.plan;
   }
   return all;

@@ -58,6 +58,13 @@ std::vector<PagedSpec> small_specs() {
         spec.shape.heads = 6;
         spec.shape.kv_heads = 2;
       }
+      if (spec.shape.page_tokens == 16 && spec.shape.q_type == bf16) {
+        specs.push_back(spec);
+        specs.back().plan = tree_plan(0, 32, {.k = 32, .key_block = 2});
+        specs.back().plan.tail = 3;
+        specs.back().tier = tier;
+        specs.back().name += tier == KernelTier::best ? "_tree" : "_tree_portable";
+      }
       spec.tier = tier;
       spec.name += tier == KernelTier::best ? "" : "_portable";
       specs.push_back(std::move(spec));

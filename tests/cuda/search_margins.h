@@ -58,7 +58,7 @@ class SearchMargins {
 struct Difference {
   int64_t lists = 0;
   int64_t differing = 0;    // lists
-  int64_t unexplained = 0;  // starts in one of two lists alone that no margin explains
+  int64_t unexplained = 0;  // starts in one of two lists alone that no margin explains; of trees, lists that have less than half in common
   std::string first;        // of the unexplained
 };
 Difference compare(const Oracle& oracle, const Batch& batch, std::span<const float> q, std::span<const BlockChoice> got,

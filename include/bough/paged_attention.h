@@ -119,6 +119,12 @@ class PagedAttention {
   // Bytes of scratch that calls on one stream share; it is zero before the first call. 256-byte aligned.
   size_t workspace_bytes() const;
 
+  // Puts keys and values of the batch's rows, [rows, kv_heads, head_dim] of q's type, where the cache keeps their tokens; of the cache
+  // data and scale are written. A row of an e4m3 or i8 cache whose scales differ by token gets its greatest magnitude / 448 or / 127 as its
+  // scale, 1 where all is 0; any other scale is read, and what it cannot hold is clamped. batch.query_start null: one row a sequence, none
+  // where the length is 0; batch.longest is not read. Errors: as prune.
+  Status write(const PagedBatch& batch, const PagedRows& k, const PagedRows& v, const PagedCache& cache, void* stream) const;
+
   // Chooses the context of every query block: stages, or nothing where all is seen. Blocks of 64 rows in absolute positions; the last
   // plan().tail rows of each sequence choose for themselves, where the layer chooses.
   // `stream` is a cudaStream_t. Errors: invalid_argument, internal (what CUDA says).

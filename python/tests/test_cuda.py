@@ -207,8 +207,8 @@ def test_errors():
         bough.attention(q.float(), k, v)
     with pytest.raises(bough.BoughError, match="k is on device cpu, it must be where q is"):
         bough.attention(q, k.cpu(), v)
-    with pytest.raises(bough.BoughError, match="mode hip has no CUDA kernels"):
-        bough.attention(q, k, v, "hip")
+    with pytest.raises(bough.BoughError, match="query_block is 32; CUDA kernels have blocks of 64"):
+        bough.attention(q, k, v, '{"mode":"hip","sinks":64,"window":256,"tree":{"query_block":32}}')
     with pytest.raises(bough.BoughError, match="workspace has 8 bytes, it must have"):
         attention = paged(STREAMING)
         rows = q.new_zeros((1, 4, 64))

@@ -30,6 +30,11 @@ int PagedAttention::stages() const { return 0; }
 int PagedAttention::due_stage(int64_t /*counter*/, int64_t /*length*/) const { return 0; }
 PagedSelection PagedAttention::selection(void* /*workspace*/) const { return {}; }
 
+Status PagedAttention::write(const PagedBatch& /*batch*/, const PagedRows& /*k*/, const PagedRows& /*v*/, const PagedCache& /*cache*/,
+                             void* /*stream*/) const {
+  return no_cuda();
+}
+
 Status PagedAttention::prune(const PagedBatch& /*batch*/, const PagedRows& /*q*/, const PagedCache& /*cache*/, void* /*workspace*/,
                              void* /*stream*/) const {
   return no_cuda();

@@ -81,6 +81,13 @@ cuda::Plane plane_of(const PagedPlane& p) {
   return {p.data, p.sequence_stride, steps(p.strides), p.scale, p.scale_sequence_stride, steps(p.scale_strides)};
 }
 
+void put_cache(const PagedCache& cache, Problem& p) {
+  p.cache.k = plane_of(cache.k);
+  p.cache.v = plane_of(cache.v);
+  p.cache.table = cache.page_table;
+  p.cache.table_stride = cache.table_stride;
+}
+
 void put_output(const PagedRows& o, float* lse, const float* sink_logits, Problem& p) {
   p.o = o.data;
   p.o_row = o.row;
@@ -98,6 +105,7 @@ struct PagedAttention::Impl {
   DeviceFloats low;
 
   Status make_angles();
+  Status check(const PagedBatch& batch, const PagedCache& cache) const;
   Status check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const;
   Problem problem(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const Layout::Workspace& w) const;
   int due_limit() const { return layout.problem.placement.due_limit; }
@@ -115,19 +123,23 @@ Status PagedAttention::Impl::make_angles() {
   return {};
 }
 
-Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const {
+Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedCache& cache) const {
   const PagedLimits& l = layout.limits;
   if (batch.sequences < 1 || batch.sequences > l.sequences)
     return must_be("batch.sequences", batch.sequences, "1 to " + std::to_string(l.sequences));
   if (batch.rows < 0 || batch.rows > l.rows) return must_be("batch.rows", batch.rows, "0 to " + std::to_string(l.rows));
   if (batch.longest < 0 || batch.longest > l.length) return must_be("batch.longest", batch.longest, "0 to " + std::to_string(l.length));
   if (batch.lengths == nullptr) return {Code::invalid_argument, "batch.lengths is null"};
+  BOUGH_RETURN_IF_ERROR(check_plane("cache.k", cache.k));
+  return check_plane("cache.v", cache.v);
+}
+
+Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const {
+  BOUGH_RETURN_IF_ERROR(check(batch, cache));
   if (workspace == nullptr || reinterpret_cast<uintptr_t>(workspace) % 256 != 0) {
     return {Code::invalid_argument, "workspace is null or not 256-byte aligned"};
   }
-  BOUGH_RETURN_IF_ERROR(check_rows("q", q));
-  BOUGH_RETURN_IF_ERROR(check_plane("cache.k", cache.k));
-  return check_plane("cache.v", cache.v);
+  return check_rows("q", q);
 }
 
 Problem PagedAttention::Impl::problem(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache,
@@ -136,10 +148,7 @@ Problem PagedAttention::Impl::problem(const PagedBatch& batch, const PagedRows& 
   p.q = q.data;
   p.q_row = q.row;
   p.q_head = q.head;
-  p.cache.k = plane_of(cache.k);
-  p.cache.v = plane_of(cache.v);
-  p.cache.table = cache.page_table;
-  p.cache.table_stride = cache.table_stride;
+  put_cache(cache, p);
   p.blocks = w.blocks;
   p.nb = static_cast<int32_t>(layout.blocks(batch.rows, batch.sequences));
   p.placement.lengths = batch.lengths;
@@ -186,6 +195,20 @@ int PagedAttention::due_stage(int64_t counter, int64_t length) const {
       due < stages() && sees_everything(impl_->layout.layer, impl_->layout.plan.dense_below,
                                         length - refresh.back());  // nothing was saved at the step that was due before
   return first_search ? 0 : due;
+}
+
+Status PagedAttention::write(const PagedBatch& batch, const PagedRows& k, const PagedRows& v, const PagedCache& cache, void* stream) const {
+  BOUGH_RETURN_IF_ERROR(impl_->check(batch, cache));
+  BOUGH_RETURN_IF_ERROR(check_rows("k", k));
+  BOUGH_RETURN_IF_ERROR(check_rows("v", v));
+  if (batch.query_start == nullptr && batch.rows != batch.sequences) {
+    return must_be("batch.rows", batch.rows, "one a sequence, " + std::to_string(batch.sequences) + ", where batch.query_start is null");
+  }
+  Problem p = impl_->layout.problem;
+  put_cache(cache, p);
+  const cuda::WriteArgs args{{k.data, k.row, k.head}, {v.data, v.row, v.head}, batch.query_start,
+                             batch.lengths,           batch.sequences,         static_cast<int32_t>(batch.rows)};
+  return status_of(cuda::kv_write(p, args, static_cast<cudaStream_t>(stream)), "write keys and values");
 }
 
 Status PagedAttention::prune(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, void* workspace, void* stream) const {

@@ -14,6 +14,22 @@ bool built(ElementType q, ElementType kv, int head_dim);
 // Whether the build has the kernels of Tier::sm90.
 bool has_sm90();
 
+// kv_write: keys and values to where p.cache keeps their tokens.
+struct WriteRows {
+  const void* data = nullptr;  // row r, head h: r * row + h * head elements on, of q's type
+  int64_t row = 0;
+  int64_t head = 0;
+};
+struct WriteArgs {
+  WriteRows k;
+  WriteRows v;
+  const int32_t* query_start = nullptr;  // [sequences + 1]; null: one row a sequence
+  const int32_t* lengths = nullptr;      // [sequences]
+  int32_t sequences = 0;
+  int32_t rows = 0;  // upper bound
+};
+cudaError_t kv_write(const Problem& p, const WriteArgs& a, cudaStream_t stream);
+
 // place: the flat query blocks, from lengths and row counts on the device; of a decode (query_start null) one for each row.
 struct PlaceArgs {
   const int32_t* query_start = nullptr;  // [sequences + 1]

@@ -78,6 +78,7 @@ TEST_P(PagedDecode, EveryStepEqualsTheOracle) {
 TEST_P(PagedDecode, RefreshedAlwaysItIsAPrefillOfOneRow) {
   PagedSpec spec = GetParam();
   for (int& interval : spec.plan.refresh) interval = 1;
+  if (spec.plan.tree) spec.plan.tree->refresh = 1;
   const PagedCase c(std::move(spec), 5);
   BOUGH_MAKE_RUN(run, c);
   const Oracle oracle(c);

@@ -192,7 +192,6 @@ std::vector<PagedSpec> specials() {
   all.push_back(all.back());
   all.back().name = "second_layer";
   all.back().layer = 1;
-  for (PagedSpec& tree : trees()) all.push_back(std::move(tree));
   AttentionPlan streaming;
   streaming.mode = Mode::streaming;
   streaming.sinks = 64;
@@ -273,9 +272,11 @@ std::vector<PagedSpec> decode_grid() {
   add("one_stage", shape_of(4, 2, 64, bf16, bf16)).plan = stages_plan(0, 64, {{16, 0, 64, 4}}, 64);
   add("dense_below", shape_of(4, 2, 64, bf16, bf16)).plan.dense_below = 1608;
   for (const PagedSpec& special : specials()) {
-    const bool tree = special.plan.mode == Mode::hip && special.plan.tree->k < 256;
-    if (!tree && special.name != "streaming" && special.name != "dense" && special.name != "four_stages") continue;
+    if (special.name != "streaming" && special.name != "dense" && special.name != "four_stages") continue;
     add(special.name, special.shape).plan = special.plan;
+  }
+  for (const PagedSpec& tree : trees()) {
+    if (tree.plan.tree->k <= 128) add(tree.name, tree.shape).plan = tree.plan;
   }
   return all;
 }

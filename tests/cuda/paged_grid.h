@@ -14,7 +14,7 @@ std::vector<PagedSpec> grid();
 // Each about one thing: plans that stages, single rows or positions make hard.
 std::vector<PagedSpec> specials();
 
-// Of specials those whose plan is a tree.
+// Plans of mode hip.
 std::vector<PagedSpec> trees();
 
 // Few, for what does not depend on every choice: bits in any company.

@@ -147,7 +147,10 @@ Difference compare(const Oracle& oracle, const Batch& batch, std::span<const flo
       if (odd.empty()) continue;
       difference.differing += 1;
       if (oracle.layer().mode == Mode::hip) {
-        difference.unexplained += odd.size() > want[b].starts[h].size() ? 1 : 0;
+        if (odd.size() <= want[b].starts[h].size() || difference.unexplained++ > 0) continue;
+        difference.first = std::to_string(odd.size()) + " starts are in one of two lists of " + std::to_string(want[b].starts[h].size()) +
+                           ", list " + std::to_string(h) + " of the block at " + std::to_string(want[b].r0) + "; the first is " +
+                           std::to_string(odd.front());
         continue;
       }
       const std::vector<Candidate> possible = SearchMargins(oracle, batch, b, q).selected(static_cast<int>(h), want[b].w0);

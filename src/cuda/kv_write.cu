@@ -1,0 +1,108 @@
+// kv_write: rows of keys and values to where the cache keeps their tokens. A warp takes one row of one KV head; a lane has eight elements.
+#include "cuda/instance.cuh"
+#include "cuda/prim/launch.cuh"
+#include "cuda/steps.h"
+#include "cuda/view.cuh"
+
+namespace bough::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+
+struct Place {
+  int seq = -1;  // -1: no row
+  int token = 0;
+};
+
+__device__ Place place_of(const WriteArgs& a, int row) {
+  if (a.query_start == nullptr) return row < a.sequences && a.lengths[row] > 0 ? Place{row, a.lengths[row] - 1} : Place{};
+  if (row >= a.query_start[a.sequences]) return {};
+  int low = 0, high = a.sequences - 1;  // the last sequence that begins at most here
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (a.query_start[middle] <= row)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return {low, a.lengths[low] - (a.query_start[low + 1] - row)};
+}
+
+template <Kv KV>
+__device__ __forceinline__ uint32_t code_of(float x) {
+  if constexpr (KV == Kv::e4m3) return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+  return static_cast<uint32_t>(__float2int_rn(fminf(127.0F, fmaxf(-127.0F, x)))) & 0xffu;
+}
+
+// What a row is divided by: the scale that is there, or one of its own, which is written.
+template <Kv KV>
+__device__ float scale_for(const Cache& c, const Plane& plane, const Place& at, int page, int head, const float (&x)[8]) {
+  if (plane.scale == nullptr) return 1.0F;
+  const Steps& s = plane.scale_strides;
+  const int within = at.token & ((1 << c.page_shift) - 1);
+  float* scale = const_cast<float*>(plane.scale) + at.seq * plane.scale_sequence + static_cast<int64_t>(page) * s.page +
+                 static_cast<int64_t>(within) * s.token + static_cast<int64_t>(head) * s.head;
+  if (s.token == 0) return *scale;
+  float most = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) most = fmaxf(most, fabsf(x[i]));
+#pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, apart));
+  const float own = most > 0 ? __fdiv_rn(most, KV == Kv::e4m3 ? 448.0F : 127.0F) : 1.0F;
+  if (threadIdx.x % 32 == 0) *scale = own;
+  return own;
+}
+
+// Grid (rows, KV heads and then K or V, in warps).
+template <typename T, Kv KV>
+__global__ void __launch_bounds__(kWarps * 32) kv_write_kernel(Problem p, WriteArgs a) {
+  const int task = blockIdx.y * kWarps + threadIdx.x / 32, head = task / 2, e = threadIdx.x % 32 * 8;
+  begin();
+  if (head >= p.kv_heads) return;
+  const Place at = place_of(a, blockIdx.x);
+  if (at.seq < 0) return;
+  const WriteRows& rows = task % 2 == 0 ? a.k : a.v;
+  const Plane& plane = task % 2 == 0 ? p.cache.k : p.cache.v;
+  const uint4 x = e < p.d ? load16(static_cast<const T*>(rows.data) + blockIdx.x * rows.row + head * rows.head + e) : uint4{};
+  const int page = page_of(p.cache, at.seq, at.token);
+  const int64_t to = row_of(plane, p.cache.page_shift, at.seq, page, at.token, head) + e;
+  if constexpr (KV == Kv::same) {
+    if (e < p.d) *reinterpret_cast<uint4*>(static_cast<T*>(const_cast<void*>(plane.data)) + to) = x;
+  } else {
+    const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+    float y[8];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 u = unpack<T>(words[i]);
+      y[2 * i] = u.x;
+      y[2 * i + 1] = u.y;
+    }
+    const float scale = scale_for<KV>(p.cache, plane, at, page, head, y);
+    uint32_t out[2] = {};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out[i / 4] |= code_of<KV>(__fdiv_rn(y[i], scale)) << (i % 4 * 8);
+    if (e < p.d) *reinterpret_cast<uint2*>(static_cast<unsigned char*>(const_cast<void*>(plane.data)) + to) = {out[0], out[1]};
+  }
+}
+
+template <typename T, Kv KV>
+cudaError_t write_rows(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
+  if (a.rows == 0) return cudaSuccess;
+  const dim3 grid(static_cast<unsigned>(a.rows), static_cast<unsigned>((2 * p.kv_heads + kWarps - 1) / kWarps));
+  return launch(kv_write_kernel<T, KV>, grid, kWarps * 32, 0, stream, p, a);
+}
+
+template <typename T>
+cudaError_t write_as(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
+  if (stores<T, Kv::e4m3>(p.kv_type)) return write_rows<T, Kv::e4m3>(p, a, stream);
+  if (stores<T, Kv::i8>(p.kv_type)) return write_rows<T, Kv::i8>(p, a, stream);
+  return write_rows<T, Kv::same>(p, a, stream);
+}
+
+}  // namespace
+
+cudaError_t kv_write(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
+  return p.q_type == ElementType::f16 ? write_as<__half>(p, a, stream) : write_as<__nv_bfloat16>(p, a, stream);
+}
+
+}  // namespace bough::cuda

@@ -1,0 +1,152 @@
+// PagedAttention::write: every element where its token is kept, as the host would round it, and nothing else.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cuda/device.h"
+#include "cuda/elements.h"
+#include "cuda/paged_case.h"
+
+namespace bough::test {
+namespace {
+
+constexpr int kHeads = 3;
+constexpr int kPageTokens = 16;
+constexpr int64_t kPages = 12;
+constexpr int64_t kTableStride = 4;
+
+enum class Quantum : uint8_t { none, tensor, token };
+
+struct WriteSpec {
+  ElementType q = ElementType::bf16;
+  ElementType kv = ElementType::bf16;
+  int head_dim = 64;
+  Quantum quantum = Quantum::none;
+  bool head_major = false;
+};
+
+class PagedWrite : public testing::TestWithParam<WriteSpec> {
+ protected:
+  static constexpr int64_t kPad = 16;  // elements between neighbours
+
+  int64_t d() const { return GetParam().head_dim; }
+  Strides strides() const {
+    const int64_t row = d() + kPad;
+    if (GetParam().head_major) return {row * kPageTokens * kHeads, row, row * kPageTokens};
+    return {row * kPageTokens * kHeads, row * kHeads, row};
+  }
+  Strides scale_strides() const { return GetParam().quantum == Quantum::token ? Strides{kPageTokens * kHeads, kHeads, 1} : Strides{}; }
+  size_t elements() const { return static_cast<size_t>(strides().page * kPages); }
+  size_t scales() const { return GetParam().quantum == Quantum::token ? kPages * kPageTokens * kHeads : 1; }
+
+  // What the cache holds after rows [r, heads, d] of q's type went to `places`.
+  void expect_plane(const std::vector<std::byte>& rows, const std::vector<int64_t>& places, const DeviceBuffer& data,
+                    const DeviceBuffer& scale) const {
+    const auto [q, kv, head_dim, quantum, head_major] = GetParam();
+    const size_t bytes = element_bytes(kv);
+    std::vector<std::byte> want(elements() * bytes, kPoison);
+    std::vector<float> want_scale(scales());
+    std::memset(want_scale.data(), 0xff, want_scale.size() * sizeof(float));
+    if (quantum == Quantum::tensor) want_scale[0] = 0.01F;
+    for (size_t r = 0; r < places.size(); ++r) {
+      for (int head = 0; head < kHeads; ++head) {
+        const size_t from = (r * kHeads + static_cast<size_t>(head)) * static_cast<size_t>(d());
+        const int64_t page = places[r] / kPageTokens, within = places[r] % kPageTokens;
+        const auto to = static_cast<size_t>(page * strides().page + within * strides().token + head * strides().head);
+        float most = 0, divisor = 1;
+        for (size_t e = 0; e < static_cast<size_t>(d()); ++e) most = std::max(most, std::abs(load(q, rows.data(), from + e)));
+        if (quantum == Quantum::tensor) divisor = 0.01F;
+        if (quantum == Quantum::token) {
+          divisor = most > 0 ? most / (kv == ElementType::e4m3 ? 448.0F : 127.0F) : 1.0F;
+          want_scale[static_cast<size_t>(places[r] * kHeads + head)] = divisor;
+        }
+        for (size_t e = 0; e < static_cast<size_t>(d()); ++e) store(kv, want.data(), to + e, load(q, rows.data(), from + e) / divisor);
+      }
+    }
+    EXPECT_EQ(data.download(), want);
+    EXPECT_TRUE(data.intact());
+    if (quantum == Quantum::none) return;
+    std::vector<std::byte> scale_bytes(want_scale.size() * sizeof(float));
+    std::memcpy(scale_bytes.data(), want_scale.data(), scale_bytes.size());
+    EXPECT_EQ(scale.download(), scale_bytes);
+  }
+};
+
+TEST_P(PagedWrite, RowsGoWhereTheirTokensAre) {
+  const WriteSpec& spec = GetParam();
+  PagedShape shape = shape_of(kHeads, kHeads, spec.head_dim, spec.q, spec.kv);
+  shape.page_tokens = kPageTokens;
+  auto attention = PagedAttention::create(AttentionPlan{}, 0, shape, {64, 5, 64});
+  if (!attention.ok() && attention.status().code() == Code::unsupported) GTEST_SKIP() << attention.status().message();
+  ASSERT_TRUE(attention.ok()) << attention.status().message();
+  // Texts of 5, 0, 40 and 17 tokens; pages in no order.
+  const std::vector<int32_t> table = {7, -1, -1, -1, -1, -1, -1, -1, 2, 11, 0, -1, 5, 3, -1, -1};
+  const std::vector<int32_t> lengths = {5, 0, 40, 17}, query_start = {0, 5, 5, 8, 10};
+  const std::vector<int64_t> prefill = {112, 113, 114, 115, 116, 5, 6, 7, 5 * 16 + 15, 3 * 16}, decode = {116, -1, 7, 3 * 16};
+  const Stream stream;
+  for (const bool one_each : {false, true}) {
+    const std::vector<int64_t>& all = one_each ? decode : prefill;
+    std::vector<std::byte> k(all.size() * kHeads * static_cast<size_t>(d()) * 2), v(k.size());
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    for (size_t i = 0; i < k.size() / 2; ++i) {
+      store(spec.q, k.data(), i, i < static_cast<size_t>(d()) ? 0.0F : normal(random));  // a row of zeros
+      store(spec.q, v.data(), i, 3 * normal(random));
+    }
+    DeviceBuffer k_rows(k.size()), v_rows(v.size()), tables(table.size() * 4), device_lengths(16), starts(20);
+    k_rows.upload(k);
+    v_rows.upload(v);
+    tables.upload(table);
+    device_lengths.upload(lengths);
+    starts.upload(query_start);
+    DeviceBuffer data[2], scale[2];
+    PagedCache cache;
+    for (int i = 0; i < 2; ++i) {
+      data[i] = DeviceBuffer(elements() * element_bytes(spec.kv));
+      scale[i] = DeviceBuffer(scales() * sizeof(float));
+      if (spec.quantum == Quantum::tensor) scale[i].upload(std::vector<float>{0.01F});
+      PagedPlane& plane = i == 0 ? cache.k : cache.v;
+      plane.data = data[i].data();
+      plane.strides = strides();
+      if (spec.quantum == Quantum::none) continue;
+      plane.scale = scale[i].as<float>();
+      plane.scale_strides = scale_strides();
+    }
+    cache.page_table = tables.as<int32_t>();
+    cache.table_stride = kTableStride;
+    const PagedBatch batch{4, static_cast<int64_t>(all.size()), one_each ? nullptr : starts.as<int32_t>(), device_lengths.as<int32_t>(),
+                           40};
+    const PagedRows rows_k{k_rows.data(), kHeads * d(), d()}, rows_v{v_rows.data(), kHeads * d(), d()};
+    const Status written = attention->write(batch, rows_k, rows_v, cache, stream.get());
+    ASSERT_TRUE(written.ok()) << written.message();
+    stream.wait();
+    std::vector<int64_t> places;  // of the rows that have a token
+    const size_t row_bytes = kHeads * static_cast<size_t>(d()) * 2;
+    std::vector<std::byte> own_k, own_v;
+    for (size_t r = 0; r < all.size(); ++r) {
+      if (all[r] < 0) continue;
+      places.push_back(all[r]);
+      own_k.insert(own_k.end(), &k[r * row_bytes], &k[r * row_bytes] + row_bytes);
+      own_v.insert(own_v.end(), &v[r * row_bytes], &v[r * row_bytes] + row_bytes);
+    }
+    expect_plane(own_k, places, data[0], scale[0]);
+    expect_plane(own_v, places, data[1], scale[1]);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(SmallTypes, PagedWrite,
+                         testing::Values(WriteSpec{}, WriteSpec{ElementType::bf16, ElementType::bf16, 128, Quantum::none, true},
+                                         WriteSpec{ElementType::f16, ElementType::f16, 96},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 64, Quantum::token},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 128, Quantum::tensor, true},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 64},
+                                         WriteSpec{ElementType::bf16, ElementType::i8, 256, Quantum::token, true},
+                                         WriteSpec{ElementType::f16, ElementType::i8, 128, Quantum::tensor},
+                                         WriteSpec{ElementType::f16, ElementType::e4m3, 256, Quantum::token}));
+
+}  // namespace
+}  // namespace bough::test

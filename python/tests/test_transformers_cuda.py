@@ -28,19 +28,33 @@ def pair(plan: Any, extend: bool, kind: str = "Llama", **changes: Any) -> tuple[
 
 
 @torch.no_grad()
-def distance(device: Any, host: Any, tokens: Any, **options: Any) -> float:
-    on_device = {name: value.cuda() for name, value in options.items()}
-    got = device(tokens.cuda(), **on_device).logits[:, -8:].float().cpu()
-    want = host(tokens, **options).logits[:, -8:]
-    return float((got - want).norm() / want.norm())
+def last_logits(model: Any, tokens: Any, **options: Any) -> Any:
+    options = {name: value.to(model.device) for name, value in options.items()}
+    return model(tokens.to(model.device), **options).logits[:, -8:].float().cpu()
+
+
+def relative(a: Any, b: Any) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def check(plan: Any, extend: bool, tokens: Any, kind: str = "Llama", **options: Any) -> None:
+    """The GPU's logits are the CPU's. Where keys are searched for, states that are rounded choose other keys here and there: then they are
+    at least twice as near as those of another plan."""
+    device, host = pair(plan, extend, kind)
+    got, want = last_logits(device, tokens, **options), last_logits(host, tokens, **options)
+    allowed = NEAR
+    if plan is SMALL:
+        bough.transformers.enable(host, STREAMING, extend=extend)
+        allowed = relative(last_logits(host, tokens, **options), want) / 2
+        assert allowed > NEAR
+    assert relative(got, want) < allowed
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
 @pytest.mark.parametrize("plan", ["dense", SMALL, STREAMING], ids=["dense", "small", "streaming"])
 @pytest.mark.parametrize("extend", [False, True])
 def test_logits_equal_those_of_the_cpu(kind, plan, extend):
-    device, host = pair(plan, extend, kind)
-    assert distance(device, host, ids(500, 2)) < NEAR
+    check(plan, extend, ids(500, 2), kind)
 
 
 def test_dense_equals_transformers_own_attention():
@@ -50,29 +64,30 @@ def test_dense_equals_transformers_own_attention():
         ours = device(tokens).logits.float()
         bough.transformers.disable(device)
         own = device(tokens).logits.float()
-    assert float((ours - own).norm() / own.norm()) < NEAR
+    assert relative(ours, own) < NEAR
 
 
 def test_texts_beyond_the_trained_context():
-    device, host = pair(SMALL, True)
-    assert distance(device, host, ids(1500)) < NEAR
+    check(SMALL, True, ids(1500))
 
 
 def test_left_padding():
-    device, host = pair(SMALL, False)
     mask = torch.ones((2, 400), dtype=torch.int64)
     mask[1, :150] = 0
-    assert distance(device, host, ids(400, 2), attention_mask=mask) < NEAR
+    check(SMALL, False, ids(400, 2), attention_mask=mask)
 
 
 @pytest.mark.parametrize("extend", [False, True])
-def test_generate_goes_on_as_prefill_would(extend):
-    device, _ = pair(SMALL, extend)
-    prompt = ids(450).cuda()
-    out = device.generate(prompt, max_new_tokens=20, do_sample=False, output_logits=True, return_dict_in_generate=True)
-    assert out.sequences.shape == (1, 470) and int(out.sequences.max()) < VOCABULARY
-    with torch.no_grad():
-        again = device(out.sequences[:, :-1]).logits[:, -1].float()
-    last = out.logits[-1].float()
-    # A prefill shares lists among 64 rows but for the tail, decoding has one for each row.
-    assert float((last - again).norm() / again.norm()) < 0.2
+@pytest.mark.parametrize("plan", ["dense", SMALL], ids=["dense", "small"])
+def test_generate_goes_on_as_prefill_would(plan, extend):
+    device, _ = pair(plan, extend)
+    out = device.generate(
+        ids(450).cuda(), max_new_tokens=6, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    assert out.sequences.shape == (1, 456) and int(out.sequences.max()) < VOCABULARY
+    text = out.sequences[:, :-1].cpu()
+    again, allowed = last_logits(device, text)[:, -1], NEAR
+    if plan is SMALL:
+        bough.transformers.enable(device, STREAMING, extend=extend)
+        allowed = relative(last_logits(device, text)[:, -1], again) / 2
+    assert relative(out.logits[-1].float().cpu(), again) < allowed

@@ -149,6 +149,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bough_paged_state_bytes": (c_int64, [c_void_p, c_int32]),
     "bough_paged_due_stage": (c_int32, [c_void_p, c_int64, c_int64]),
     "bough_paged_stages": (c_int32, [c_void_p]),
+    "bough_paged_write": (
+        c_int32,
+        [c_void_p, POINTER(Batch), POINTER(Rows), POINTER(Rows), POINTER(Cache), c_void_p, *_MESSAGE],
+    ),
     "bough_paged_prune": (c_int32, [*_CALL, c_void_p, c_void_p, *_MESSAGE]),
     "bough_paged_attend": (
         c_int32,

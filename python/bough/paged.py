@@ -153,6 +153,34 @@ class PagedAttention:
         """Zeroed memory [state_bytes(slots)] of uint8 on the device of the array `like`."""
         return self._zeros(self.state_bytes(slots), like, stream)
 
+    def write(
+        self,
+        k: Any,
+        v: Any,
+        k_cache: Any,
+        v_cache: Any,
+        *,
+        lengths: Any,
+        query_start: Any = None,
+        page_table: Any = None,
+        k_scale: Any = None,
+        v_scale: Any = None,
+        stream: Optional[int] = None,
+    ) -> None:
+        """Puts k and v [rows, kv_heads, head_dim] of q's type, the last rows of each sequence, into the cache. query_start None: one row
+        a sequence, none where the length is 0. A cache of fp8 or int8 with a scale for each token and head gets both, each row divided by
+        its greatest magnitude / 448 or / 127; one scale for the tensor is read, and what it cannot hold is clamped."""
+        k_rows = self._rows(k, "k", heads=self.config.kv_heads)
+        v_rows = self._rows(v, "v", like=k, heads=self.config.kv_heads)
+        cache, keep = self._cache(k_cache, v_cache, page_table, k_scale, v_scale)
+        batch, kept = self._batch(k, lengths, query_start, None)
+        arrays = arrays_of(k, view(k, "k").index)
+        on = arrays.stream() if stream is None else stream
+        with arrays.guard():
+            handle = self._handle
+            call("bough_paged_write", handle, byref(batch), byref(k_rows), byref(v_rows), byref(cache), on)
+        del keep, kept
+
     def prune(
         self,
         q: Any,
@@ -297,13 +325,15 @@ class PagedAttention:
         check_bytes(at, "workspace", self.workspace_bytes)
         return arrays, at.pointer, on
 
-    def _rows(self, array: Any, name: str, like: Any = None) -> Rows:
+    def _rows(self, array: Any, name: str, like: Any = None, heads: Optional[int] = None) -> Rows:
         at, c = view(array, name), self.config
         check_type(at, name, c.dtype, "cuda")
-        if len(at.shape) != 3 or at.shape[1:] != (c.heads, c.head_dim):
-            raise BoughError(f"{name} has shape {list(at.shape)}, it must be [rows, {c.heads}, {c.head_dim}]")
+        heads = c.heads if heads is None else heads
+        if len(at.shape) != 3 or at.shape[1:] != (heads, c.head_dim):
+            raise BoughError(f"{name} has shape {list(at.shape)}, it must be [rows, {heads}, {c.head_dim}]")
         if like is not None and at.shape[0] != like.shape[0]:
-            raise BoughError(f"{name} has {at.shape[0]} rows, it must have q's {like.shape[0]}")
+            first = "k" if name == "v" else "q"
+            raise BoughError(f"{name} has {at.shape[0]} rows, it must have {first}'s {like.shape[0]}")
         check_last(at, name)
         step = steps(at)
         return Rows(at.pointer, step[0], step[1])

@@ -201,6 +201,54 @@ def test_decode_that_always_refreshes_equals_a_last_row(plan):
         assert worst_row(o.float().cpu(), one[:, :, 0].float().cpu()) < 2e-2, f"step {step}"
 
 
+def test_the_tree_finds_what_stands_out():
+    """Plan hip: keys that alone agree with the queries are among the 512 of 4,000, so that the result is as if all were seen."""
+    q, k, v = texts(1, 4, 2, 64, 4000)
+    k = k * 0.05
+    k[:, :, 1024:1088] = (3 * q[:, :1, :1]).expand(-1, 2, 64, -1)
+    q = q[:, :1, :1].expand_as(q).contiguous()
+    o = bough.attention(q, k, v, "hip")
+    assert worst_row(o.float().cpu(), bough.attention(*(x.cpu().float() for x in (q, k, v)), "hip")) < 2e-2
+
+
+def test_write_fills_the_pages_of_each_token():
+    _, k, v = texts(2, 4, 2, 1, 64)
+    attention, order = paged("dense"), torch.tensor([3, 0, 7, 2, 1, 6, 4, 5]).cuda()
+    table = order.to(torch.int32).view(2, 4)
+    caches = torch.zeros((2, 8, 16, 2, 64), dtype=torch.bfloat16).cuda()
+
+    def rows(x, *ranges):
+        return torch.cat([x[s, :, a:b].transpose(0, 1) for s, (a, b) in enumerate(ranges)]).contiguous()
+
+    first, last = ((0, 40), (0, 63)), ((40, 41), (63, 64))
+    attention.write(
+        rows(k, *first), rows(v, *first), *caches, lengths=ints(40, 63), query_start=ints(0, 40, 103), page_table=table
+    )
+    attention.write(rows(k, *last), rows(v, *last), *caches, lengths=ints(41, 64), page_table=table)
+    for cache, x in zip(caches, (k, v)):
+        x = x.clone()
+        x[0, :, 41:] = 0
+        assert torch.equal(cache, in_pages(x, order))
+    with pytest.raises(bough.BoughError, match=r"v has 1 rows, it must have k's 2"):
+        attention.write(rows(k, *last), rows(v, *last)[:1], *caches, lengths=ints(41, 64), page_table=table)
+
+
+def test_write_quantises():
+    _, k, v = texts(1, 4, 2, 1, 48)
+    attention = bough.PagedAttention(
+        "dense", heads=4, kv_heads=2, head_dim=64, kv_dtype="float8_e4m3fn", page_tokens=16, trained_context=4096,
+        max_rows=64, max_sequences=1, max_length=64,
+    )  # fmt: skip
+    caches = [torch.zeros((1, 48, 2, 64), dtype=torch.float8_e4m3fn).cuda() for _ in range(2)]
+    scales = [torch.zeros((1, 48, 2)).cuda() for _ in range(2)]
+    rows = [x[0].transpose(0, 1).contiguous() for x in (k, v)]
+    where = {"lengths": ints(48), "query_start": ints(0, 48)}
+    attention.write(*rows, *caches, **where, k_scale=scales[0], v_scale=scales[1])
+    for x, cache, scale in zip(rows, caches, scales):
+        assert torch.allclose(scale[0], x.float().abs().amax(-1) / 448, rtol=1e-6, atol=0)
+        assert torch.equal(cache[0].float(), (x.float() / scale[0][..., None]).to(torch.float8_e4m3fn).float())
+
+
 def test_errors():
     q, k, v = texts(1, 2, 1, 3, 40)
     with pytest.raises(bough.BoughError, match="q has elements of type float32"):

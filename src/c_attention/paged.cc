@@ -123,6 +123,18 @@ int32_t bough_paged_due_stage(const bough_paged* paged, int64_t counter, int64_t
 }
 int32_t bough_paged_stages(const bough_paged* paged) { return paged->attention.stages(); }
 
+int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* k, const bough_paged_rows* v,
+                          const bough_paged_cache* cache, void* stream, char* message, size_t room) {
+  return guarded(message, room, [&]() -> Status {
+    BOUGH_RETURN_IF_ERROR(check_given(paged, "paged"));
+    BOUGH_RETURN_IF_ERROR(check_given(batch, "batch"));
+    BOUGH_RETURN_IF_ERROR(check_given(k, "k"));
+    BOUGH_RETURN_IF_ERROR(check_given(v, "v"));
+    BOUGH_RETURN_IF_ERROR(check_given(cache, "cache"));
+    return paged->attention.write(batch_of(*batch), rows_of(*k), rows_of(*v), cache_of(*cache), stream);
+  });
+}
+
 int32_t bough_paged_prune(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q,
                           const bough_paged_cache* cache, void* workspace, void* stream, char* message, size_t room) {
   return guarded(message, room, [&]() -> Status {

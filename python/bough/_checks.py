@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from ._dlpack import View, view
-from ._library import BoughError
+from ._library import BoughError, Plane
 
 
 def steps(at: View) -> tuple[int, ...]:
@@ -51,3 +51,24 @@ def ints(array: Any, name: str, count: Optional[int], dims: int = 1) -> View:
     if count is not None and at.shape[0] != count:
         raise BoughError(f"{name} has {at.shape[0]} elements, it must have {count}")
     return at
+
+
+def floats(array: Any, name: str, count: int) -> Optional[int]:
+    """Where `count` contiguous float32 begin on the device; None where there is no array."""
+    if array is None:
+        return None
+    at = view(array, name)
+    check_type(at, name, "float32", "cuda")
+    check_compact(at, name, count)
+    return at.pointer
+
+
+def put_scale(plane: Plane, at: View, name: str, shape: Sequence[int]) -> bool:
+    """Puts a cache's scale into its plane. False for one number, otherwise strides are to be set."""
+    check_type(at, name, "float32", "cuda")
+    plane.scale = at.pointer
+    if all(n == 1 for n in at.shape):
+        return False
+    if at.shape != tuple(shape):
+        raise BoughError(f"{name} has shape {list(at.shape)}, it must be one number or {list(shape)}")
+    return True

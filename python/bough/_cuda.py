@@ -9,7 +9,7 @@ from ctypes import byref
 from typing import Any, Optional
 
 from ._arrays import arrays_of
-from ._checks import check_compact, check_last, check_type, ints, steps
+from ._checks import check_last, check_type, floats, ints, put_scale, steps
 from ._config import Config
 from ._dlpack import View, view
 from ._library import Batch, BoughError, Cache, Plane, Rows, call
@@ -83,12 +83,8 @@ def _plane(at: View, name: str, page_tokens: int) -> Plane:
 
 
 def _place_scale(plane: Plane, at: View, name: str, shape: tuple[int, ...], page_tokens: int) -> None:
-    check_type(at, name, "float32", "cuda")
-    plane.scale = at.pointer
-    if all(n == 1 for n in at.shape):
+    if not put_scale(plane, at, name, shape):
         return
-    if at.shape != shape:
-        raise BoughError(f"{name} has shape {list(at.shape)}, it must be one number or {list(shape)}")
     plane.scale_sequence_stride, plane.scale_head_stride, plane.scale_token_stride = at.strides
     plane.scale_page_stride = page_tokens * at.strides[2]
 
@@ -129,12 +125,7 @@ def attend_cuda(
         many = arrays.full(b, tokens) if lengths is None else lengths
         batch = Batch(view(start, "start").pointer, ints(many, "lengths", b).pointer, b * rows, tokens, b)
         o_rows = Rows(view(o, "o").pointer, heads * d, d)
-        sink = None
-        if sinks is not None:
-            where = view(sinks, "sink_logits")
-            check_type(where, "sink_logits", "float32", "cuda")
-            check_compact(where, "sink_logits", heads)
-            sink = where.pointer
+        sink = floats(sinks, "sink_logits", heads)
         head = kept.attention._handle, byref(batch), byref(q_rows), byref(cache)
         memory = view(workspace, "workspace").pointer
         call("bough_paged_prune", *head, memory, stream)

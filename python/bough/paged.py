@@ -10,7 +10,7 @@ from typing import Any, Optional, Sequence
 
 from . import _library
 from ._arrays import arrays_of
-from ._checks import check_bytes, check_compact, check_last, check_type, ints, steps
+from ._checks import check_bytes, check_last, check_type, floats, ints, put_scale, steps
 from ._config import Config, Plan, check_pairs, dtype_name, plan_text, rope_frequencies
 from ._dlpack import View, view
 from ._library import BoughError, Cache, Limits, Plane, Rows, Selection, States, call
@@ -177,8 +177,7 @@ class PagedAttention:
         arrays = arrays_of(k, view(k, "k").index)
         on = arrays.stream() if stream is None else stream
         with arrays.guard():
-            handle = self._handle
-            call("bough_paged_write", handle, byref(batch), byref(k_rows), byref(v_rows), byref(cache), on)
+            call("bough_paged_write", self._handle, byref(batch), byref(k_rows), byref(v_rows), byref(cache), on)
         del keep, kept
 
     def prune(
@@ -230,7 +229,7 @@ class PagedAttention:
         arrays, memory, on = self._place(q, workspace, stream)
         out = arrays.empty(q.shape, q) if out is None else out
         o = self._rows(out, "out", like=q)
-        extra = self._floats(lse, "lse", q.shape[0] * self.config.heads), self._sinks(sink_logits)
+        extra = self._extra(lse, sink_logits, q.shape[0])
         with arrays.guard():
             handle = self._handle
             call("bough_paged_attend", handle, byref(batch), byref(rows), byref(cache), byref(o), *extra, memory, on)
@@ -275,7 +274,7 @@ class PagedAttention:
         count = q.shape[0]
         slot_at, stage_at = ints(slot, "slot", count), ints(stage, "stage", count)
         given = States(where.pointer, slot_at.pointer, stage_at.pointer, slots, least_stage)
-        extra = self._floats(lse, "lse", count * self.config.heads), self._sinks(sink_logits)
+        extra = self._extra(lse, sink_logits, count)
         head = self._handle, byref(batch), byref(rows), byref(cache), byref(given), byref(o)
         with arrays.guard():
             call("bough_paged_decode", *head, *extra, memory, on)
@@ -324,6 +323,9 @@ class PagedAttention:
         at = view(workspace, "workspace")
         check_bytes(at, "workspace", self.workspace_bytes)
         return arrays, at.pointer, on
+
+    def _extra(self, lse: Any, sink_logits: Any, rows: int) -> tuple[Optional[int], Optional[int]]:
+        return floats(lse, "lse", rows * self.config.heads), floats(sink_logits, "sink_logits", self.config.heads)
 
     def _rows(self, array: Any, name: str, like: Any = None, heads: Optional[int] = None) -> Rows:
         at, c = view(array, name), self.config
@@ -383,27 +385,11 @@ class PagedAttention:
         return plane
 
     def _place_scale(self, plane: Plane, at: View, name: str, shape: Sequence[int], paged: bool) -> None:
-        check_type(at, name, "float32", "cuda")
-        plane.scale = at.pointer
-        if all(n == 1 for n in at.shape):
+        if not put_scale(plane, at, name, shape):
             return
-        if at.shape != tuple(shape):
-            raise BoughError(f"{name} has shape {list(at.shape)}, it must be one number or {list(shape)}")
         plane.scale_sequence_stride = 0 if paged else at.strides[0]
         plane.scale_page_stride = at.strides[0] if paged else self.config.page_tokens * at.strides[1]
         plane.scale_token_stride, plane.scale_head_stride = at.strides[1], at.strides[2]
-
-    def _sinks(self, array: Any) -> Optional[int]:
-        return self._floats(array, "sink_logits", self.config.heads)
-
-    @staticmethod
-    def _floats(array: Any, name: str, count: int) -> Optional[int]:
-        if array is None:
-            return None
-        at = view(array, name)
-        check_type(at, name, "float32", "cuda")
-        check_compact(at, name, count)
-        return at.pointer
 
 
 def _current_device(index: Optional[int]) -> Any:

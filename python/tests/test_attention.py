@@ -7,20 +7,9 @@ import json
 import numpy as np
 import pytest
 from conftest import everything, textbook, worst_row
+from plans import SMALL, STREAMING
 
 import bough
-
-SMALL = {
-    "mode": "stages",
-    "sinks": 64,
-    "window": 128,
-    "k": 64,
-    "stages": [{"chunk": 32, "query_stride": 4}, {"chunk": 8, "keep": 96}],
-    "refresh": [1, 1],
-    "tail": 8,
-    "first": None,
-}
-STREAMING = {"mode": "streaming", "sinks": 64, "window": 128, "refresh": [1]}
 
 
 def texts(random, b, heads, kv_heads, rows, tokens, d=64):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from conftest import worst_row
-from test_attention import SMALL, STREAMING
+from plans import SMALL, STREAMING
 
 import bough
 

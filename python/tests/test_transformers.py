@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from plans import SMALL, STREAMING
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.0")
@@ -16,17 +17,6 @@ import bough.transformers  # noqa: E402
 
 VOCABULARY = 97
 TRAINED = 512
-SMALL = {
-    "mode": "stages",
-    "sinks": 64,
-    "window": 128,
-    "k": 64,
-    "stages": [{"chunk": 32, "query_stride": 4}, {"chunk": 8, "keep": 96}],
-    "refresh": [1, 1],
-    "tail": 8,
-    "first": None,
-}
-STREAMING = {"mode": "streaming", "sinks": 64, "window": 128, "refresh": [1]}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
 LLAMA3 = {
     "rope_type": "llama3",

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+from plans import SMALL, STREAMING
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.0")
@@ -13,7 +14,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
 import bough.transformers  # noqa: E402
-from test_transformers import SMALL, STREAMING, VOCABULARY, built, ids  # noqa: E402
+from test_transformers import VOCABULARY, built, ids  # noqa: E402
 
 NEAR = 5e-2  # relative L2 distance of logits: weights, states and keys rounded to bf16 in two layers
 

@@ -68,10 +68,12 @@ PagedBatch batch_of(const bough_paged_batch& b) {
 
 PagedRows rows_of(const bough_paged_rows& r) { return {r.data, r.row, r.head}; }
 
-Status check_call(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q, const bough_paged_cache* cache) {
+// `name`: of the rows.
+Status check_call(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* rows, const char* name,
+                  const bough_paged_cache* cache) {
   BOUGH_RETURN_IF_ERROR(check_given(paged, "paged"));
   BOUGH_RETURN_IF_ERROR(check_given(batch, "batch"));
-  BOUGH_RETURN_IF_ERROR(check_given(q, "q"));
+  BOUGH_RETURN_IF_ERROR(check_given(rows, name));
   return check_given(cache, "cache");
 }
 
@@ -126,11 +128,8 @@ int32_t bough_paged_stages(const bough_paged* paged) { return paged->attention.s
 int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* k, const bough_paged_rows* v,
                           const bough_paged_cache* cache, void* stream, char* message, size_t room) {
   return guarded(message, room, [&]() -> Status {
-    BOUGH_RETURN_IF_ERROR(check_given(paged, "paged"));
-    BOUGH_RETURN_IF_ERROR(check_given(batch, "batch"));
-    BOUGH_RETURN_IF_ERROR(check_given(k, "k"));
+    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, k, "k", cache));
     BOUGH_RETURN_IF_ERROR(check_given(v, "v"));
-    BOUGH_RETURN_IF_ERROR(check_given(cache, "cache"));
     return paged->attention.write(batch_of(*batch), rows_of(*k), rows_of(*v), cache_of(*cache), stream);
   });
 }
@@ -138,7 +137,7 @@ int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* bat
 int32_t bough_paged_prune(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q,
                           const bough_paged_cache* cache, void* workspace, void* stream, char* message, size_t room) {
   return guarded(message, room, [&]() -> Status {
-    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, q, cache));
+    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, q, "q", cache));
     return paged->attention.prune(batch_of(*batch), rows_of(*q), cache_of(*cache), workspace, stream);
   });
 }
@@ -147,7 +146,7 @@ int32_t bough_paged_attend(const bough_paged* paged, const bough_paged_batch* ba
                            const bough_paged_cache* cache, const bough_paged_rows* o, float* lse, const float* sink_logits, void* workspace,
                            void* stream, char* message, size_t room) {
   return guarded(message, room, [&]() -> Status {
-    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, q, cache));
+    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, q, "q", cache));
     BOUGH_RETURN_IF_ERROR(check_given(o, "o"));
     return paged->attention.attend(batch_of(*batch), rows_of(*q), cache_of(*cache), rows_of(*o), lse, sink_logits, workspace, stream);
   });
@@ -162,7 +161,7 @@ int32_t bough_paged_decode(const bough_paged* paged, const bough_paged_batch* ba
                            const bough_paged_cache* cache, const bough_paged_states* states, const bough_paged_rows* o, float* lse,
                            const float* sink_logits, void* workspace, void* stream, char* message, size_t room) {
   return guarded(message, room, [&]() -> Status {
-    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, q, cache));
+    BOUGH_RETURN_IF_ERROR(check_call(paged, batch, q, "q", cache));
     BOUGH_RETURN_IF_ERROR(check_given(states, "states"));
     BOUGH_RETURN_IF_ERROR(check_given(o, "o"));
     return paged->attention.decode(batch_of(*batch), rows_of(*q), cache_of(*cache), states->states, states->slots, states->slot,

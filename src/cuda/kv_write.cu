@@ -1,6 +1,7 @@
 // kv_write: rows of keys and values to where the cache keeps their tokens. A warp takes one row of one KV head; a lane has eight elements.
 #include "cuda/instance.cuh"
 #include "cuda/prim/launch.cuh"
+#include "cuda/prim/search.cuh"
 #include "cuda/steps.h"
 #include "cuda/view.cuh"
 
@@ -17,15 +18,8 @@ struct Place {
 __device__ Place place_of(const WriteArgs& a, int row) {
   if (a.query_start == nullptr) return row < a.sequences && a.lengths[row] > 0 ? Place{row, a.lengths[row] - 1} : Place{};
   if (row >= a.query_start[a.sequences]) return {};
-  int low = 0, high = a.sequences - 1;  // the last sequence that begins at most here
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (a.query_start[middle] <= row)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return {low, a.lengths[low] - (a.query_start[low + 1] - row)};
+  const int seq = last_at_most(a.query_start, a.sequences, row);
+  return {seq, a.lengths[seq] - (a.query_start[seq + 1] - row)};
 }
 
 template <Kv KV>

@@ -1,6 +1,7 @@
 // place: query blocks and what each of them does, from lengths on the device.
 #include "cuda/prim/launch.cuh"
 #include "cuda/prim/reduce.cuh"
+#include "cuda/prim/search.cuh"
 #include "cuda/steps.h"
 #include "cuda/view.cuh"
 
@@ -28,18 +29,11 @@ __global__ void __launch_bounds__(kThreads) place_prefill(Problem p, PlaceArgs a
   for (int i = t; i < a.room; i += kThreads) {
     BlockInfo b;
     if (i < total) {
-      int low = 0, high = a.sequences - 1;  // the last sequence whose first block is at most i
-      while (low < high) {
-        const int middle = (low + high + 1) / 2;
-        if (first[middle] <= i)
-          low = middle;
-        else
-          high = middle - 1;
-      }
-      const int at = a.query_start[low], rows = a.query_start[low + 1] - at, from = p.placement.lengths[low] - rows;
+      const int seq = last_at_most(first, a.sequences, i);
+      const int at = a.query_start[seq], rows = a.query_start[seq + 1] - at, from = p.placement.lengths[seq] - rows;
       const int shared = rows - min(a.tail, rows);
       const int blocks = shared > 0 ? (from + shared - 1) / kBlockRows - from / kBlockRows + 1 : 0;
-      const int j = i - first[low];
+      const int j = i - first[seq];
       int begin_row, end_row;
       if (j < blocks) {
         const int grid = (from / kBlockRows + j) * kBlockRows;
@@ -49,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) place_prefill(Problem p, PlaceArgs a
         begin_row = shared + j - blocks;
         end_row = begin_row + 1;
       }
-      b = block_of(p, low, at + begin_row, end_row - begin_row, from + begin_row);
+      b = block_of(p, seq, at + begin_row, end_row - begin_row, from + begin_row);
     }
     a.blocks[i] = b;
     if (b.renewal != Renewal::search) p.lists.meta[p.stages.count][i] = Meta{};

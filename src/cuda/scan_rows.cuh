@@ -208,19 +208,22 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
   shared.finish();
 }
 
-template <typename T, Kv KV, int D, bool TURN>
-cudaError_t launch_scan_rows(const Problem& p, int stage, ImageShape shape, const void* images, cudaStream_t stream) {
+// Launches a kernel of WarpScorers over at most `candidates` of each block; `step` is its stage or round.
+template <int D, bool TURN, typename Kernel>
+cudaError_t launch_warps(Kernel kernel, const Problem& p, int candidates, int step, ImageShape shape, const void* images,
+                         cudaStream_t stream) {
   constexpr int bytes = image_bytes_of(D), run = kScanWarps * 8 * kScanKeys<D, TURN>;
   const int all = shape.groups * shape.sides * bytes, columns = shape.blocks * p.kv_heads;
-  const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(scan_ranges(p.candidates[stage], run, columns, 4)));
-  return launch(scan_rows_kernel<T, KV, D, TURN>, grid, kScanWarps * 32, static_cast<size_t>(all <= kResidentBytes ? all : 2 * bytes),
-                stream, p, stage, shape, static_cast<const unsigned char*>(images));
+  const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(scan_ranges(candidates, run, columns, 4)));
+  return launch(kernel, grid, kScanWarps * 32, static_cast<size_t>(all <= kResidentBytes ? all : 2 * bytes), stream, p, step, shape,
+                static_cast<const unsigned char*>(images));
 }
 
 template <typename T, Kv KV, int D>
 cudaError_t scan_rows_portable(const Problem& p, int stage, ImageShape shape, const void* images, cudaStream_t stream) {
-  if (scan_turns_keys(p)) return launch_scan_rows<T, KV, D, true>(p, stage, shape, images, stream);
-  return launch_scan_rows<T, KV, D, false>(p, stage, shape, images, stream);
+  const int most = p.candidates[stage];
+  if (scan_turns_keys(p)) return launch_warps<D, true>(scan_rows_kernel<T, KV, D, true>, p, most, stage, shape, images, stream);
+  return launch_warps<D, false>(scan_rows_kernel<T, KV, D, false>, p, most, stage, shape, images, stream);
 }
 
 }  // namespace bough::cuda

@@ -120,8 +120,13 @@ __device__ __forceinline__ int descent_products(int chunk, int sides) {
   return n;
 }
 
+// The list of a block that a KV head scores for, in scratch of [nb, lh].
+__device__ __forceinline__ int64_t list_of(const Problem& p, int block, int head) {
+  return static_cast<int64_t>(block) * p.list_heads + (p.list_heads == 1 ? 0 : head);
+}
+
 __device__ __forceinline__ void put_score(const Problem& p, int block, int head, int j, float score) {
-  uint32_t* scores = p.scores + (static_cast<int64_t>(block) * p.list_heads + (p.list_heads == 1 ? 0 : head)) * p.score_capacity + j;
+  uint32_t* scores = p.scores + list_of(p, block, head) * p.score_capacity + j;
   if (p.list_heads == 1) {
     atomicMax(scores, ordered(score));
   } else {

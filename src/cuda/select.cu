@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(THREADS) select_kernel(Problem p, int stage) {
     int above = 0, equal = 0;
     keys.each([&](int, uint32_t key) {
       above += static_cast<int>(key > cut.high);
-      equal += static_cast<int>(key >= cut.low && key <= cut.high);
+      equal += static_cast<int>(cut.ties(key));
     });
     int total, above_before, equal_before;
     if constexpr (PER > 0) {  // both sums fit into one
@@ -56,9 +56,8 @@ __global__ void __launch_bounds__(THREADS) select_kernel(Problem p, int stage) {
     }
     int at = above_before + min(equal_before, cut.want);
     keys.each([&](int j, uint32_t key) {
-      const bool tied = key >= cut.low && key <= cut.high;
-      if ((key > cut.high || (tied && equal_before < cut.want)) && j < choices) out[at++] = view.start(j);
-      equal_before += static_cast<int>(tied);
+      if (cut.takes(key, equal_before) && j < choices) out[at++] = view.start(j);
+      equal_before += static_cast<int>(cut.ties(key));
     });
   }
   __syncthreads();

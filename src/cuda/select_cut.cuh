@@ -54,6 +54,10 @@ struct Cut {
   uint32_t low;
   uint32_t high;
   int want;
+
+  __device__ bool ties(uint32_t key) const { return key >= low && key <= high; }
+  // Is a key taken that `before` ties come before?
+  __device__ bool takes(uint32_t key, int before) const { return key > high || (ties(key) && before < want); }
 };
 
 // The cut that takes `want` keys. Keys are compared less the least one, so that a pass's bins spread over the range that there is; passes
@@ -78,7 +82,7 @@ __device__ Cut find_cut(const Keys<THREADS, PER>& keys, CutShared& s, int want) 
   int shift = max(0, 32 - __clz(static_cast<int>(s.most - least)) - 11);
   for (;;) {
     keys.each([&](int, uint32_t key) {
-      if (key >= cut.low && key <= cut.high) atomicAdd(&s.bins[(key - cut.low) >> shift], 1);
+      if (cut.ties(key)) atomicAdd(&s.bins[(key - cut.low) >> shift], 1);
     });
     __syncthreads();
     int held[own], sum = 0;

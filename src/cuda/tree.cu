@@ -28,9 +28,8 @@ struct Kept {
   __device__ void each_kept(int ties, const F& f) const {
     keys.each([&](int j, uint32_t key) {
       if (j >= count) return;
-      const bool tied = !all && key >= cut.low && key <= cut.high;
-      if (all || key > cut.high || (tied && ties < cut.want)) f(at(j));
-      ties += static_cast<int>(tied);
+      if (all || cut.takes(key, ties)) f(at(j));
+      ties += static_cast<int>(cut.ties(key));
     });
   }
 };
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(THREADS) tree_keep_kernel(Problem p, int first
   const BlockInfo b = block_at(p, block);
   if (b.rows == 0 || b.renewal != Renewal::search || b.first > 0) return;
   const int owner = owner_of(p, block), shift = p.stages.shift[0], blocks = max(0, b.w0 - p.sinks) >> shift;
-  const int64_t list = tree_list(p, block, head);
+  const int64_t list = list_of(p, block, head);
   int32_t* out = p.lists.start[1] + (static_cast<int64_t>(owner) * p.list_heads + head) * p.lists.capacity[1];
   if (number == 0 && t == 0 && head == 0) p.lists.meta[1][owner] = {min(n, blocks), 0, 0, 0};
   if (number == 0 && blocks <= n) {
@@ -60,7 +59,7 @@ __global__ void __launch_bounds__(THREADS) tree_keep_kernel(Problem p, int first
   if (!round.all) {
     round.cut = find_cut(keys, s, n);
     int own = 0;
-    keys.each([&](int, uint32_t key) { own += static_cast<int>(key >= round.cut.low && key <= round.cut.high); });
+    keys.each([&](int, uint32_t key) { own += static_cast<int>(round.cut.ties(key)); });
     ties = sum_before(own, s.sums, &total);
   }
   int pieces = 0;

@@ -13,10 +13,7 @@ namespace bough::cuda {
 // tree_keep of the blocks of `shape`. Round 0 lays out the first branches.
 cudaError_t tree_keep(const Problem& p, ImageShape shape, int round, cudaStream_t stream);
 
-// Where a list's parts lie in the scratch of Problem::tree.
-__device__ __forceinline__ int64_t tree_list(const Problem& p, int block, int head) {
-  return static_cast<int64_t>(block) * p.list_heads + (p.list_heads == 1 ? 0 : head);
-}
+// Where a list's halves of a round lie in the scratch of Problem::tree.
 __device__ __forceinline__ Branch* tree_halves(const Problem& p, int64_t list, int round) {
   return p.tree.halves + (list * 2 + round % 2) * 2 * p.tree.branches;
 }
@@ -32,7 +29,7 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
   const int place = blockIdx.x % shape.blocks, head = blockIdx.x / shape.blocks, block = shape.first + place;
   const RowsTask task = rows_task(p, 0, block, head);
   if (task.count == 0) return;
-  const int64_t list = tree_list(p, block, head);
+  const int64_t list = list_of(p, block, head);
   const int count = p.tree.live[list], first = blockIdx.y * run;
   if (first >= count) return;
   const Branch* halves = tree_halves(p, list, round);
@@ -65,11 +62,7 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
 
 template <typename T, Kv KV, int D, bool TURN>
 cudaError_t tree_score(const Problem& p, int round, ImageShape shape, const void* images, cudaStream_t stream) {
-  constexpr int bytes = image_bytes_of(D), run = kScanWarps * 8 * kScanKeys<D, TURN>;
-  const int all = shape.groups * bytes, columns = shape.blocks * p.kv_heads;
-  const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(scan_ranges(2 * p.tree.branches, run, columns, 4)));
-  return launch(tree_score_kernel<T, KV, D, TURN>, grid, kScanWarps * 32, static_cast<size_t>(all <= kResidentBytes ? all : 2 * bytes),
-                stream, p, round, shape, static_cast<const unsigned char*>(images));
+  return launch_warps<D, TURN>(tree_score_kernel<T, KV, D, TURN>, p, 2 * p.tree.branches, round, shape, images, stream);
 }
 
 template <typename T, Kv KV, int D>

@@ -13,17 +13,7 @@ namespace {
 
 class PagedAttend : public testing::TestWithParam<PagedSpec> {};
 
-TEST_P(PagedAttend, EqualsTheOracleOverTheSameLists) {
-  const PagedCase c(GetParam());
-  BOUGH_MAKE_RUN(run, c);
-  const Oracle oracle(c);
-  const std::vector<Part> parts = c.parts();
-  const Batch batch = oracle.batch(parts);
-  const std::vector<float> q = c.queries(parts);
-  const PagedRun::Prefill got = run.prefill(parts);
-  ASSERT_TRUE(well_formed(oracle, batch, got.blocks, oracle.prune(batch, q)));
-  expect_near(c, got.out, oracle.attend(batch, q, got.blocks), output_tolerance(c), "attend");
-}
+TEST_P(PagedAttend, EqualsTheOracleOverTheSameLists) { expect_oracles_prefill(PagedCase(GetParam())); }
 
 // The invariant: up to sinks + window + k tokens, and in a sliding window, nothing but plain attention.
 TEST_P(PagedAttend, WhatIsSeenWholeIsTextbookAttention) {

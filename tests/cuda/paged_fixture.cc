@@ -39,4 +39,15 @@ bool well_formed(const Oracle& oracle, const Batch& batch, const std::vector<Blo
   return whole;
 }
 
+void expect_oracles_prefill(const PagedCase& c) {
+  BOUGH_MAKE_RUN(run, c);
+  const Oracle oracle(c);
+  const std::vector<Part> parts = c.parts();
+  const Batch batch = oracle.batch(parts);
+  const std::vector<float> q = c.queries(parts);
+  const PagedRun::Prefill got = run.prefill(parts);
+  ASSERT_TRUE(well_formed(oracle, batch, got.blocks, oracle.prune(batch, q)));
+  expect_near(c, got.out, oracle.attend(batch, q, got.blocks), output_tolerance(c), "attend");
+}
+
 }  // namespace bough::test

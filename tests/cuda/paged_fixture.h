@@ -21,4 +21,7 @@ namespace bough::test {
 // make no sense.
 bool well_formed(const Oracle& oracle, const Batch& batch, const std::vector<BlockChoice>& got, const std::vector<BlockChoice>& want);
 
+// A prefill of all texts: blocks well formed, outputs the oracle's over the same lists.
+void expect_oracles_prefill(const PagedCase& c);
+
 }  // namespace bough::test

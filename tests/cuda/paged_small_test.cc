@@ -12,17 +12,7 @@ namespace {
 
 class PagedSmall : public testing::TestWithParam<PagedSpec> {};
 
-TEST_P(PagedSmall, Prefill) {
-  const PagedCase c(GetParam());
-  BOUGH_MAKE_RUN(run, c);
-  const Oracle oracle(c);
-  const std::vector<Part> parts = c.parts();
-  const Batch batch = oracle.batch(parts);
-  const std::vector<float> q = c.queries(parts);
-  const PagedRun::Prefill got = run.prefill(parts);
-  ASSERT_TRUE(well_formed(oracle, batch, got.blocks, oracle.prune(batch, q)));
-  expect_near(c, got.out, oracle.attend(batch, q, got.blocks), output_tolerance(c), "attend");
-}
+TEST_P(PagedSmall, Prefill) { expect_oracles_prefill(PagedCase(GetParam())); }
 
 TEST_P(PagedSmall, Decode) {
   const PagedCase c(GetParam(), 9);

@@ -1,5 +1,6 @@
 // One attention layer on the GPU, Llama-3.1-8B's shape (32 query heads, 8 KV heads, head dim 128, bf16), RoPE extension on, in a CUDA
-// graph:  paged_bench [decode] [batch] [prefill] [dense], all of them by default; BOUGH_BENCH_LENGTHS=32768,... chooses lengths.
+// graph:  paged_bench [decode] [batch] [prefill] [dense] [short], all of them by default; BOUGH_BENCH_LENGTHS=32768,... chooses lengths.
+// short: texts that a plan prunes beside the same ones seen whole (dense_below), for the table of break-even lengths.
 // Every line of decode is a step's mean over 8 layers that each have a cache of their own.
 #include <cmath>
 #include <cstring>
@@ -32,15 +33,20 @@ AttentionPlan plan_of(const std::string& name) {
   return *plan;
 }
 
-// A cache of `sequences` texts in shuffled pages of 64 tokens, [page, head, token, dim].
+// A cache of texts of these lengths in shuffled pages of 64 tokens, [page, head, token, dim].
 struct LayerCache {
   Buffer k;
   Buffer v;
   Buffer table;
   PagedCache view;
 
-  LayerCache(int sequences, int64_t length, uint32_t seed) {
-    const int64_t pages = (length + 63) / 64, all = pages * sequences, elements = all * 64 * kKvHeads * kDim;
+  LayerCache(const std::vector<int32_t>& lengths, uint32_t seed) {
+    int64_t all = 0, most = 0;
+    for (const int32_t length : lengths) {
+      all += (length + 63) / 64;
+      most = std::max<int64_t>(most, (length + 63) / 64);
+    }
+    const int64_t elements = all * 64 * kKvHeads * kDim;
     k = Buffer(static_cast<size_t>(elements) * 2);
     v = Buffer(static_cast<size_t>(elements) * 2);
     fill_bf16(k.get(), elements, seed * 2 + 1);
@@ -48,11 +54,18 @@ struct LayerCache {
     std::vector<int32_t> order(static_cast<size_t>(all));
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(seed));
-    table = Buffer(order);
+    std::vector<int32_t> rows(lengths.size() * static_cast<size_t>(most), -1);
+    auto next = order.begin();
+    for (size_t i = 0; i < lengths.size(); ++i) {
+      const auto end = next + (lengths[i] + 63) / 64;
+      std::copy(next, end, rows.begin() + static_cast<int64_t>(i) * most);
+      next = end;
+    }
+    table = Buffer(rows);
     view.k = {k.get(), 0, {static_cast<int64_t>(64) * kKvHeads * kDim, kDim, static_cast<int64_t>(64) * kDim}};
     view.v = {v.get(), 0, view.k.strides};
     view.page_table = table.as<int32_t>();
-    view.table_stride = pages;
+    view.table_stride = most;
   }
 };
 
@@ -80,7 +93,7 @@ class Decode {
     o_ = Buffer(static_cast<size_t>(rows) * 2);
     fill_bf16(q_.get(), rows, 5);
     for (int i = 0; i < layers; ++i) {
-      caches_.emplace_back(sequences_, longest_, static_cast<uint32_t>(i));
+      caches_.emplace_back(lengths, static_cast<uint32_t>(i));
       states_.emplace_back(attention_.state_bytes(sequences_));
     }
   }
@@ -140,11 +153,10 @@ void print_decode(const Decode& d, const std::string& what) {
 }
 
 // The last `rows` queries of one text of `length` tokens.
-void prefill(const std::string& plan_name, int64_t length, int64_t rows) {
-  AttentionPlan plan = plan_of(plan_name);
+void prefill(AttentionPlan plan, const std::string& name, int64_t length, int64_t rows) {
   plan.tail = 0;
   const PagedAttention attention = make(plan, {rows, 1, length});
-  const LayerCache cache(1, length, 3);
+  const LayerCache cache({static_cast<int32_t>(length)}, 3);
   const Buffer start(std::vector<int32_t>{0, static_cast<int32_t>(rows)}), lengths(std::vector<int32_t>{static_cast<int32_t>(length)});
   const Buffer workspace(attention.workspace_bytes()), q(static_cast<size_t>(rows * kHeads * kDim) * 2),
       o(static_cast<size_t>(rows * kHeads * kDim) * 2);
@@ -163,7 +175,7 @@ void prefill(const std::string& plan_name, int64_t length, int64_t rows) {
       },
       5);
   std::printf("prefill, %s, %lld queries at %lld, ms best (median): %.3f (%.3f), of that prune %.3f, attend %.3f, checksum %.4f\n",
-              plan_name.c_str(), static_cast<long long>(rows), static_cast<long long>(length), all.best / 1000, all.median / 1000,
+              name.c_str(), static_cast<long long>(rows), static_cast<long long>(length), all.best / 1000, all.median / 1000,
               search.best / 1000, rest.best / 1000, sum_bf16(o.get(), rows * kHeads * kDim));
   std::fflush(stdout);
 }
@@ -193,16 +205,26 @@ void run(const std::string& what) {
     const std::vector<int32_t> same(32, 131072);
     print_decode(Decode(plan_of("3k"), same, 1), "decode, 3k, 32 texts of 131072");
     std::vector<int32_t> mixed;
-    for (int i = 0; i < 32; ++i) mixed.push_back(static_cast<int32_t>(1024.0 * std::pow(256.0, i / 31.0)));
-    print_decode(Decode(plan_of("3k"), mixed, 1), "decode, 3k, 32 texts of 1024 to 262144");
+    for (int i = 0; i < 32; ++i) mixed.push_back(static_cast<int32_t>(1024.0 * std::pow(1024.0, i / 31.0)));
+    print_decode(Decode(plan_of("3k"), mixed, 1), "decode, 3k, 32 texts of 1024 to 1048576");
   } else if (what == "prefill") {
     for (const char* name : {"3k", "default"}) {
-      for (const int64_t length : lengths) prefill(name, length, 8192);
+      for (const int64_t length : lengths) prefill(plan_of(name), name, length, 8192);
     }
   } else if (what == "dense") {
-    for (const int64_t length : {int64_t{8192}, int64_t{16384}, int64_t{32768}}) prefill("dense", length, 8192);
+    for (const int64_t length : {int64_t{8192}, int64_t{16384}, int64_t{32768}}) prefill(plan_of("dense"), "dense", length, 8192);
+  } else if (what == "short") {
+    for (const int64_t length : lengths_of({4096, 6144, 8192, 12288, 16384, 24576})) {
+      for (const int64_t dense_below : {int64_t{0}, length + 1}) {
+        AttentionPlan plan = plan_of("3k");
+        plan.dense_below = dense_below;
+        const std::string name = dense_below == 0 ? "3k" : "3k seen whole";
+        print_decode(Decode(plan, {static_cast<int32_t>(length)}, kLayers), "decode, " + name + ", " + std::to_string(length));
+        prefill(plan, name, length, std::min<int64_t>(length, 8192));
+      }
+    }
   } else {
-    std::fprintf(stderr, "unknown part '%s'; known: decode, batch, prefill, dense\n", what.c_str());
+    std::fprintf(stderr, "unknown part '%s'; known: decode, batch, prefill, dense, short\n", what.c_str());
     std::exit(1);
   }
 }
@@ -212,7 +234,7 @@ void run(const std::string& what) {
 
 int main(int argc, char** argv) {
   std::vector<std::string> parts(argv + 1, argv + argc);
-  if (parts.empty()) parts = {"decode", "batch", "prefill", "dense"};
+  if (parts.empty()) parts = {"decode", "batch", "prefill", "dense", "short"};
   for (const std::string& part : parts) bough::bench::run(part);
   return 0;
 }

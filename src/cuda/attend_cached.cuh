@@ -1,7 +1,9 @@
-// attend_cached: decode attention over working sets. A block of threads takes split_keys(D) keys of one KV head, each of its first four
-// warps a quarter; the last block to finish a head merges the splits, in order. Where sets are filled more warps help to fetch.
+// attend_cached: decode attention over working sets. A block of threads takes one or a few splits of split_keys(D) keys of one KV head,
+// each of its first four warps a quarter; the last block to finish a head merges the splits, in order. Where sets are filled more warps
+// help to fetch.
 #pragma once
 
+#include "cuda/attend_cached_warp.cuh"
 #include "cuda/prim/copy.cuh"
 #include "cuda/prim/launch.cuh"
 #include "cuda/prim/mma.cuh"
@@ -20,8 +22,21 @@ struct CachedShared {
   alignas(16) T q[16][D + 8];
   float m[kCachedWarps][16];
   float l[kCachedWarps][16];
-  alignas(8) uint64_t arrived[kCachedWarps];
+  alignas(8) uint64_t arrived[2][kFetchingWarps];
   bool last;
+};
+
+// Where a warp leaves its weighted sum of values, [group, D]: in the room of the values that it read, or, where that is too small, of all
+// keys and values.
+template <typename T, int D, bool ROWS16>
+struct WarpSums {
+  static constexpr int kRoom = split_keys(D) / kCachedWarps * D / 2;  // floats in a warp's values
+  static constexpr bool kOwn = (ROWS16 ? 16 : 8) * D <= kRoom;
+
+  static __device__ __forceinline__ float* at(CachedShared<T, D>& s, int warp, int group) {
+    if constexpr (kOwn) return reinterpret_cast<float*>(s.v) + warp * kRoom;
+    return reinterpret_cast<float*>(s.k) + warp * group * D;
+  }
 };
 
 // Query rows of the group, scaled and turned; the rest zero.
@@ -194,165 +209,126 @@ __device__ void merge_splits(const Problem& p, const BlockInfo& b, int head, int
   }
 }
 
-__device__ __forceinline__ float top_of(const float (*m)[16], int g) {
-  float top = m[0][g];
+// The keys [first, first + keys) of a context, and of them those of one warp.
+struct CachedSplit {
+  int first = 0;
+  int keys = 0;
+  int mine = 0;
+  int own = 0;   // 1: the last one is the row's own, which the set lacks
+  int held = 0;  // of this warp's keys those that the set has
+};
+
+// The warps' sums of one split, weighted by their greatest scores, added in order.
+template <typename T, int D, bool ROWS16>
+__device__ void add_warps(CachedShared<T, D>& s, int group, float* part_o, float* part_ml) {
+  for (int i = threadIdx.x * 4; i < group * D; i += blockDim.x * 4) {
+    const int g = i / D;
+    const float top = top_of<kCachedWarps>(s.m, g);
+    float4 y{};
 #pragma unroll
-  for (int i = 1; i < kCachedWarps; ++i) top = fmaxf(top, m[i][g]);
-  return top;
+    for (int u = 0; u < kCachedWarps; ++u) {
+      const float f = s.m[u][g] == -INFINITY ? 0.0F : __expf(s.m[u][g] - top);
+      const float4 x = *reinterpret_cast<const float4*>(WarpSums<T, D, ROWS16>::at(s, u, group) + i);
+      y = {y.x + f * x.x, y.y + f * x.y, y.z + f * x.z, y.w + f * x.w};
+    }
+    *reinterpret_cast<float4*>(part_o + i) = y;
+  }
+  if (threadIdx.x < group) {
+    const int g = threadIdx.x;
+    const float top = top_of<kCachedWarps>(s.m, g);
+    float sum = 0;
+    for (int u = 0; u < kCachedWarps; ++u) sum += s.m[u][g] == -INFINITY ? 0.0F : s.l[u][g] * __expf(s.m[u][g] - top);
+    *reinterpret_cast<float2*>(part_ml + g * 2) = {top, sum};
+  }
 }
 
-// ROWS16: groups of more than 8 heads use both halves of a product's 16 rows.
-template <typename T, Kv KV, int D, bool ROWS16>
-__global__ void __launch_bounds__(kFetchingWarps * 32, D <= 128 ? 2 : 1) attend_cached_kernel(Problem p, WorkingSets w) {
-  constexpr int kKeys = split_keys(D), kMine = kKeys / kCachedWarps, kTiles = kMine / 8, kHalves = ROWS16 ? 2 : 1;
+constexpr int cached_warps(bool fills) { return fills ? kFetchingWarps : kCachedWarps; }
+constexpr int cached_blocks(int d, bool fills) { return d > 128 ? 1 : fills ? 2 : 3; }
+
+// ROWS16: groups of more than 8 heads use both halves of a product's 16 rows. FILLS: some sets may be renewed; a block then takes one
+// split.
+template <typename T, Kv KV, int D, bool ROWS16, bool FILLS>
+__global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FILLS)) attend_cached_kernel(Problem p, WorkingSets w) {
+  constexpr int kKeys = split_keys(D), kMine = kKeys / kCachedWarps, warps = cached_warps(FILLS);
+  using Sums = WarpSums<T, D, ROWS16>;
   extern __shared__ __align__(128) unsigned char raw[];
   auto& s = *reinterpret_cast<CachedShared<T, D>*>(raw);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, split = blockIdx.x, head = blockIdx.y, block = blockIdx.z;
+  const int warp = threadIdx.x / 32, head = blockIdx.y, block = blockIdx.z, begin_split = blockIdx.x * w.run;
   begin();
   const int slot = owner_of(p, block), shift = w.shift[slot];
   const BlockInfo b = block_at(p, block);
   if (b.rows == 0) return;
-  const bool renewed = b.renewal != Renewal::cached;
+  const bool renewed = FILLS && b.renewal != Renewal::cached;
   ContextView context = context_view(p, b, slot, head);
   const int size = min(renewed ? context.size() : shift + b.r0 + 1, w.capacity);
-  const int first = split * kKeys;
-  if (first >= size) return;
+  const int splits = (size + kKeys - 1) / kKeys, end_split = min(splits, begin_split + w.run);
+  if (begin_split >= splits) return;
   if (!renewed) context = {nullptr, 0, 0, 0, b.r0 + 1 - size, b.r0 + 1};  // only of the row itself, the last key, the token is asked
   const SetView<T, D> set(w, p.kv_heads, slot, head);
-  const int keys = min(kKeys, size - first), from = warp * kMine;
   const bool attends = warp < kCachedWarps;
-  const int mine = attends ? min(kMine, keys - from) : 0;       // keys of this warp
-  const int own = !renewed && first + keys == size ? 1 : 0;     // the split has the row's own key, which the set lacks
-  const int held = renewed ? 0 : min(mine, keys - own - from);  // of this warp's keys those that the set has
-  if (held > 0) {
-    copy_pair(s.k + from * D, set.k + static_cast<int64_t>(first + from) * D, s.v + from * D,
-              set.v + static_cast<int64_t>(first + from) * D, held * D * 2, &s.arrived[warp]);
-  }
-  const int warps = blockDim.x / 32, part_keys = kKeys / warps;
-  if (renewed && warp * part_keys < keys) {
-    const int at = warp * part_keys;
-    take_in<T, KV, D>(p, b, context, head, first + at, at, min(part_keys, keys - at), set, s);
-  }
-  if (own > 0 && warp == warps - 1) take_in<T, KV, D>(p, b, context, head, size - 1, keys - 1, 1, set, s);
-  if (renewed && first + keys == size && head == 0 && threadIdx.x == 0) w.shift[slot] = size - (b.r0 + 1);
+  const int from = warp * kMine;
+  const auto split_at = [&](int index) {
+    CachedSplit x;
+    if (index >= end_split) return x;
+    x.first = index * kKeys;
+    x.keys = min(kKeys, size - x.first);
+    x.mine = attends ? max(0, min(kMine, x.keys - from)) : 0;
+    x.own = !renewed && x.first + x.keys == size ? 1 : 0;
+    x.held = renewed ? 0 : max(0, min(x.mine, x.keys - x.own - from));
+    return x;
+  };
+  RowCopies key_copies(&s.arrived[0][warp]), value_copies(&s.arrived[1][warp]);
+  const auto copy_keys = [&](const CachedSplit& x) {
+    key_copies.begin(s.k + from * D, set.k + static_cast<int64_t>(x.first + from) * D, x.held * D * static_cast<int>(sizeof(T)));
+  };
+  const auto copy_values = [&](const CachedSplit& x) {
+    value_copies.begin(s.v + from * D, set.v + static_cast<int64_t>(x.first + from) * D, x.held * D * static_cast<int>(sizeof(T)));
+  };
+  CachedSplit now = split_at(begin_split);
+  copy_keys(now);
+  copy_values(now);
+  const int part_keys = kKeys / warps, at = warp * part_keys;
+  if (renewed && at < now.keys) take_in<T, KV, D>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
+  if (renewed && now.first + now.keys == size && head == 0 && threadIdx.x == 0) w.shift[slot] = size - (b.r0 + 1);
   turn_group<T, D>(p, b, head, p.true_positions ? b.r0 : size - 1, s.q);
-  __syncthreads();
 
-  float m[kHalves], l[kHalves], acc[D / 8][4];
-#pragma unroll
-  for (int h = 0; h < kHalves; ++h) m[h] = -INFINITY, l[h] = 0;
-#pragma unroll
-  for (int i = 0; i < D / 8; ++i) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0;
-  if (mine > 0) {
-    if (held > 0) wait_pair(&s.arrived[warp]);
-    float x[kTiles][4];
-#pragma unroll
-    for (int n = 0; n < kTiles; ++n) x[n][0] = x[n][1] = x[n][2] = x[n][3] = 0;
-#pragma unroll
-    for (int kk = 0; kk < D / 16; ++kk) {
-      uint32_t qa[4];
-      load_matrix4(qa, shared_address(&s.q[lane % 16][kk * 16 + lane / 16 * 8]));
-#pragma unroll
-      for (int n = 0; n < kTiles; n += 2) {
-        const int key = from + n * 8 + lane % 8 + lane / 16 * 8;
-        uint32_t kb[4];
-        load_matrix4(kb, shared_address(s.k + key * D + place_of<D>(kk * 2 + lane / 8 % 2, key) * 8));
-        mma16816<T>(x[n], qa[0], qa[1], qa[2], qa[3], kb[0], kb[1]);
-        mma16816<T>(x[n + 1], qa[0], qa[1], qa[2], qa[3], kb[2], kb[3]);
-      }
-    }
-    const int below = p.sliding > 0 ? size - p.sliding - first - from : 0;  // keys of this warp that have left a sliding window
-    uint32_t weight[kTiles][2];
-#pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& y = x[n][2 * h + e];
-          const int key = n * 8 + lane % 4 * 2 + e;
-          if (p.softcap > 0) y = p.softcap * tanhf(y / p.softcap);
-          if (key >= mine || key < below) y = -INFINITY;
-          m[h] = fmaxf(m[h], y);
-        }
-      }
-      m[h] = fmaxf(m[h], __shfl_xor_sync(~0u, m[h], 1));
-      m[h] = fmaxf(m[h], __shfl_xor_sync(~0u, m[h], 2));
-      const float top = m[h] == -INFINITY ? 0.0F : m[h];
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        const float u = __expf(x[n][2 * h] - top), v = __expf(x[n][2 * h + 1] - top);
-        l[h] += u + v;
-        weight[n][h] = pack<T>(u, v);
-      }
-      l[h] += __shfl_xor_sync(~0u, l[h], 1);
-      l[h] += __shfl_xor_sync(~0u, l[h], 2);
-    }
-    // Rows beyond the end hold anything, and 0 * NaN is NaN.
-    const int groups = (mine + 15) / 16;
-    if (mine % 16 != 0) {
-      for (int i = lane; i < (groups * 16 - mine) * (D / 8); i += 32) {
-        *reinterpret_cast<uint4*>(s.v + (from + mine + i / (D / 8)) * D + i % (D / 8) * 8) = {};
-      }
-      __syncwarp();
-    }
-#pragma unroll
-    for (int g = 0; g < kMine / 16; ++g) {
-      if (g >= groups) break;
-#pragma unroll
-      for (int n = 0; n < D / 8; n += 2) {
-        const int key = from + g * 16 + lane % 16;
-        uint32_t vb[4];
-        load_matrix4_transposed(vb, shared_address(s.v + key * D + place_of<D>(n + lane / 16, key) * 8));
-        const uint32_t high0 = ROWS16 ? weight[2 * g][kHalves - 1] : 0, high1 = ROWS16 ? weight[2 * g + 1][kHalves - 1] : 0;
-        mma16816<T>(acc[n], weight[2 * g][0], high0, weight[2 * g + 1][0], high1, vb[0], vb[1]);
-        mma16816<T>(acc[n + 1], weight[2 * g][0], high0, weight[2 * g + 1][0], high1, vb[2], vb[3]);
-      }
-    }
-  }
-  const int row = lane / 4;
-#pragma unroll
-  for (int h = 0; h < kHalves; ++h) {
-    if (attends && lane % 4 == 0) s.m[warp][row + 8 * h] = m[h], s.l[warp][row + 8 * h] = l[h];
-  }
-  __syncthreads();                              // keys and values are read: their room takes the warps' sums
-  float* sums = reinterpret_cast<float*>(s.k);  // [warps][group][D]
-#pragma unroll
-  for (int h = 0; h < kHalves; ++h) {
-    const int g = row + 8 * h;
-    if (g >= p.group || !attends) continue;
-    const float f = m[h] == -INFINITY ? 0.0F : __expf(m[h] - top_of(s.m, g));
-#pragma unroll
-    for (int i = 0; i < D / 8; ++i) {
-      *reinterpret_cast<float2*>(sums + (warp * p.group + g) * D + i * 8 + lane % 4 * 2) = {acc[i][2 * h] * f, acc[i][2 * h + 1] * f};
-    }
-  }
-  __syncthreads();
   const int64_t part = (static_cast<int64_t>(block) * p.kv_heads + head) * w.splits;
   float* part_o = w.part_o + part * p.group * D;
   float* part_ml = w.part_ml + part * p.group * 2;
-  const int step = p.group * D;
-  for (int i = threadIdx.x * 4; i < step; i += blockDim.x * 4) {
-    float4 y = *reinterpret_cast<const float4*>(sums + i);
-#pragma unroll
-    for (int u = 1; u < kCachedWarps; ++u) {
-      const float4 x = *reinterpret_cast<const float4*>(sums + u * step + i);
-      y = {y.x + x.x, y.y + x.y, y.z + x.z, y.w + x.w};
+  for (int split = begin_split;; ++split) {
+    const CachedSplit next = FILLS ? CachedSplit{} : split_at(split + 1);
+    if (now.own > 0 && warp == warps - 1) take_in<T, KV, D>(p, b, context, head, size - 1, now.keys - 1, 1, set, s);
+    if (split == begin_split || now.own > 0) __syncthreads();
+    WarpAttention<T, D, ROWS16, kMine> a;
+    key_copies.template wait<1>();
+    if (now.mine > 0) a.score(s.q, s.k, from);
+    if constexpr (!FILLS) {
+      RowCopies::release();
+      __syncwarp();
+      copy_keys(next);
     }
-    *reinterpret_cast<float4*>(part_o + static_cast<int64_t>(split) * step + i) = y;
-  }
-  if (threadIdx.x < p.group) {
-    const int g = threadIdx.x;
-    const float top = top_of(s.m, g);
-    float sum = 0;
-    for (int i = 0; i < kCachedWarps; ++i) sum += s.m[i][g] == -INFINITY ? 0.0F : s.l[i][g] * __expf(s.m[i][g] - top);
-    *reinterpret_cast<float2*>(part_ml + (split * p.group + g) * 2) = {top, sum};
+    if (now.mine > 0) a.weigh(p.softcap, now.mine, p.sliding > 0 ? size - p.sliding - now.first - from : 0);
+    value_copies.template wait<FILLS ? 0 : 1>();
+    if (now.mine > 0) a.add_values(s.v, from, now.mine);
+    if constexpr (Sums::kOwn) {
+      __syncwarp();
+    } else {
+      __syncthreads();
+    }
+    if (attends) a.leave(p.group, s.m[warp], s.l[warp], Sums::at(s, warp, p.group));
+    __syncthreads();
+    add_warps<T, D, ROWS16>(s, p.group, part_o + static_cast<int64_t>(split) * p.group * D, part_ml + split * p.group * 2);
+    if (FILLS || split + 1 == end_split) break;
+    RowCopies::release();
+    __syncthreads();
+    copy_values(next);
+    now = next;
   }
   __threadfence();
   __syncthreads();
-  const int splits = (size + kKeys - 1) / kKeys;
   int32_t* done = w.done + static_cast<int64_t>(block) * p.kv_heads + head;
-  if (threadIdx.x == 0) s.last = atomicAdd(done, 1) == splits - 1;
+  const int attended = end_split - begin_split;
+  if (threadIdx.x == 0) s.last = atomicAdd(done, attended) == splits - attended;
   __syncthreads();
   if (!s.last) return;
   __threadfence();
@@ -361,12 +337,20 @@ __global__ void __launch_bounds__(kFetchingWarps * 32, D <= 128 ? 2 : 1) attend_
 }
 
 template <typename T, Kv KV, int D>
-cudaError_t attend_cached_instance(const Problem& p, const WorkingSets& w, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(w.splits), static_cast<unsigned>(p.kv_heads), static_cast<unsigned>(p.nb));
+cudaError_t attend_cached_instance(const Problem& p, const WorkingSets& sets, cudaStream_t stream) {
+  constexpr int64_t kMany = 2048;  // splits: from here on a block of threads takes a few, the next one's keys on their way
   constexpr size_t bytes = sizeof(CachedShared<T, D>);
-  const unsigned threads = (w.fills ? kFetchingWarps : kCachedWarps) * 32;
-  if (p.group > 8) return launch(attend_cached_kernel<T, KV, D, true>, grid, threads, bytes, stream, p, w);
-  return launch(attend_cached_kernel<T, KV, D, false>, grid, threads, bytes, stream, p, w);
+  WorkingSets w = sets;
+  const bool one = w.fills || static_cast<int64_t>(w.splits) * p.kv_heads * p.nb < kMany || (p.group > 8 && !WarpSums<T, D, true>::kOwn);
+  w.run = one ? 1 : 2;
+  const dim3 grid(static_cast<unsigned>((w.splits + w.run - 1) / w.run), static_cast<unsigned>(p.kv_heads), static_cast<unsigned>(p.nb));
+  const auto go = [&](auto kernel, bool fills) {
+    return launch(kernel, grid, static_cast<unsigned>(cached_warps(fills) * 32), bytes, stream, p, w);
+  };
+  if (w.fills) {
+    return p.group > 8 ? go(attend_cached_kernel<T, KV, D, true, true>, true) : go(attend_cached_kernel<T, KV, D, false, true>, true);
+  }
+  return p.group > 8 ? go(attend_cached_kernel<T, KV, D, true, false>, false) : go(attend_cached_kernel<T, KV, D, false, false>, false);
 }
 
 }  // namespace bough::cuda

@@ -66,8 +66,9 @@ struct WorkingSets {
   int32_t* done = nullptr;   // [nb, hkv] zero between calls
   int32_t splits = 0;        // capacity / split_keys(d)
   bool fills = false;        // some row's set may be filled in this call
+  int32_t run = 1;           // neighbouring splits that one block of threads takes
 };
-// Keys that one block of threads attends to: 64 KiB of keys and values, a quarter of it where rows are long.
+// Keys of a split, which one block of threads attends to at once: 64 KiB of keys and values, a quarter of it where rows are long.
 constexpr int split_keys(int d) { return d <= 64 ? 256 : d <= 128 ? 128 : 64; }
 // Attends. Sets of blocks that were renewed are filled from their contexts first, the others take in the row's own key.
 cudaError_t attend_cached(const Problem& p, const WorkingSets& w, cudaStream_t stream);

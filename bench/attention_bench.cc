@@ -161,6 +161,7 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   args.q = queries.q.data();
   args.active = active.data();
   args.candidates = {shape.grid ? nullptr : starts.data(), count.data(), 1, shape.chunks, kSinks, shape.chunk};
+  args.rounds = StagePlan{.chunk = shape.chunk}.descent_rounds();
   args.query_stride = shape.stride;
   args.scan = shape.scan;
   args.scan_window = kWindow - 64;

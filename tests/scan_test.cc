@@ -74,6 +74,20 @@ TEST_P(ScanTest, IsTheDefinitionForEveryChunk) {
   }
 }
 
+TEST_P(ScanTest, IsTheDefinitionForEveryNumberOfRounds) {
+  for (const Scan kind : {Scan::relative, Scan::chunk_indexed}) {
+    for (const int chunk : {1, 2, 8, 64}) {
+      for (int rounds = 1; chunk >> (rounds - 1) > 0; ++rounds) {
+        ScanSpec spec = {.chunk = chunk, .scan = kind, .rounds = rounds};
+        const std::string what = "chunk " + std::to_string(chunk) + ", rounds " + std::to_string(rounds);
+        expect_defined(shape(), {{.length = 900, .first_row = 890}}, spec, what);
+        spec.grid = false;
+        expect_defined(shape(), {{.length = 650, .first_row = 649, .decode = true}}, spec, what + ", listed");
+      }
+    }
+  }
+}
+
 TEST_P(ScanTest, IsTheDefinitionForEveryPooling) {
   for (const Pool pool : {Pool::mean, Pool::strided, Pool::all}) {
     for (const int stride : {1, 4, 16}) {

@@ -5,6 +5,7 @@
 // pieces. What survives is attended to together with the first `sinks` and about the last `window` keys, positions re-assigned by rank.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -47,6 +48,10 @@ struct StagePlan {
   int64_t keep = 0;      // tokens entering this stage; 0 in the first stage (all), after it a multiple of the previous chunk, at least k
   int query_block = 64;  // query rows that share a list in prefill: 16, 32 or 64, the same in all stages, layers and trees
   int query_stride = 1;  // rows a pooling group; divides query_block
+  int rounds = 0;        // rounds of a chunk's descent, two keys each; 0: all, log2(chunk) + 1, which is the most
+
+  // Never 0.
+  int descent_rounds() const { return rounds > 0 ? rounds : static_cast<int>(std::bit_width(static_cast<unsigned>(chunk))); }
 
   bool operator==(const StagePlan&) const = default;
 };
@@ -150,8 +155,8 @@ std::vector<std::string> preset_names();
 
 // `spec` is a preset's name, a JSON object (first character '{') or the path of a file that holds one. The result is validated.
 // Fields that are left out: as in the preset of the same mode (default, hip, streaming or dense; mode itself: stages), inside `first`
-// as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64 and
-// query_stride 1 unless given. An entry of `layers` has to name its layers.
+// as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64,
+// query_stride 1 and rounds 0 unless given. An entry of `layers` has to name its layers.
 // The configuration format of InfiniteHiP's authors (mask_refresh_interval, dense_layers, ...) is read too, where it asks for nothing
 // that cannot be honoured.
 // A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors.

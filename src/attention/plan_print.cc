@@ -75,6 +75,7 @@ JsonText stages_text(const std::vector<StagePlan>& stages) {
     if (i > 0) stage.field("keep", stages[i].keep);
     stage.field("query_block", stages[i].query_block);
     stage.field("query_stride", stages[i].query_stride);
+    stage.field("rounds", stages[i].rounds);
     list.raw(stage.str());
   }
   return list;

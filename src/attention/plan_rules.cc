@@ -167,6 +167,8 @@ Status check_shapes(const LayerPlan& l, int query_block, const std::string& pref
     if (i > 0 && l.stages[i - 1].chunk % stage.chunk != 0) {
       return violated(field, stage.chunk, "a divisor of the previous chunk " + std::to_string(l.stages[i - 1].chunk));
     }
+    BOUGH_RETURN_IF_ERROR(
+        check_range(prefix + at("stages", i, "rounds"), stage.rounds, 0, std::bit_width(static_cast<unsigned>(stage.chunk))));
     BOUGH_RETURN_IF_ERROR(check_query_block(prefix + at("stages", i) + ".", stage.query_block, stage.query_stride, query_block));
   }
   return {};

@@ -165,7 +165,8 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     active_[b] = 1;
     most = std::max<int64_t>(most, candidates.count[b]);
     chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;
-    keys_touched_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * scan_probes(candidates.chunk);
+    keys_touched_ +=
+        static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * 2 * plan.stages[static_cast<size_t>(stage)].descent_rounds();
   }
   scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
   if (most > 0) {
@@ -181,6 +182,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     scan.q = call.q;
     scan.active = active_.data();
     scan.candidates = candidates;
+    scan.rounds = plan.stages[static_cast<size_t>(stage)].descent_rounds();
     scan.query_stride = plan.stages[static_cast<size_t>(stage)].query_stride;
     scan.pool = setup_->plan.pool;
     scan.scan = plan.scan;

@@ -157,8 +157,8 @@ class BlockScan {
     }
   }
 
-  // One round of the tile that begins at lane t, for intervals [l, l + n).
-  void round(int t, int n) {
+  // One round of the tile that begins at lane t, for intervals [l, l + n). `more`: another one follows.
+  void round(int t, int n, bool more) {
     const DType type = summarised(t, n) ? summary_->type : a_.kv.type;
     const int lanes = std::min(kTileKeys, count_ - t);
     float sa[kTileKeys];
@@ -181,7 +181,7 @@ class BlockScan {
       l_[t + i] += went_right_[t + i] * (n / 2);
       first_[t + i] += went_right_[t + i] * half;
     }
-    if (n > 1) aim(t, n / 2);
+    if (more) aim(t, n / 2);
   }
 
   // The last round of a relative scan: lanes that went one way, gathered, from the other side.
@@ -215,12 +215,12 @@ class BlockScan {
     std::fill(right_ + count, right_ + whole, nullptr);
     std::fill_n(best_, whole, -std::numeric_limits<float>::infinity());
     for (int t = 0; t < count; t += kTileKeys) aim(t, chunk);
-    for (int n = chunk; n > 1 || n == chunk; n /= 2) {
-      for (int t = 0; t < count; t += kTileKeys) round(t, n);
-      if (n == 1) break;
+    const int widths = std::countr_zero(static_cast<unsigned>(chunk));  // of more than one key
+    for (int i = 0; i < std::min(a_.rounds, std::max(widths, 1)); ++i) {
+      for (int t = 0; t < count; t += kTileKeys) round(t, chunk >> i, i + 1 < a_.rounds && i < widths);
     }
     prefetch_first_round(j + group());
-    if (chunk > 1 && positions_.two_sided()) {
+    if (chunk > 1 && a_.rounds > widths && positions_.two_sided()) {
       other_side(1, w_.left);
       other_side(0, w_.right);
     }

@@ -214,8 +214,9 @@ struct CachedSplit {
   int first = 0;
   int keys = 0;
   int mine = 0;
-  int own = 0;   // 1: the last one is the row's own, which the set lacks
-  int held = 0;  // of this warp's keys those that the set has
+  bool renewed = false;  // taken in from the context
+  int own = 0;           // 1: the last one is the row's own, which the set lacks
+  int held = 0;          // of this warp's keys those that the set has
 };
 
 // The warps' sums of one split, weighted by their greatest scores, added in order.
@@ -273,8 +274,9 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
     x.first = index * kKeys;
     x.keys = min(kKeys, size - x.first);
     x.mine = attends ? max(0, min(kMine, x.keys - from)) : 0;
+    x.renewed = renewed && (b.first == 0 || x.first + x.keys > b.sinks);  // sinks keep their ranks
     x.own = !renewed && x.first + x.keys == size ? 1 : 0;
-    x.held = renewed ? 0 : max(0, min(x.mine, x.keys - x.own - from));
+    x.held = x.renewed ? 0 : max(0, min(x.mine, x.keys - x.own - from));
     return x;
   };
   RowCopies key_copies(&s.arrived[0][warp]), value_copies(&s.arrived[1][warp]);
@@ -288,7 +290,7 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
   copy_keys(now);
   copy_values(now);
   const int part_keys = kKeys / warps, at = warp * part_keys;
-  if (renewed && at < now.keys) take_in<T, KV, D>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
+  if (now.renewed && at < now.keys) take_in<T, KV, D>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
   if (renewed && now.first + now.keys == size && head == 0 && threadIdx.x == 0) w.shift[slot] = size - (b.r0 + 1);
   turn_group<T, D>(p, b, head, p.true_positions ? b.r0 : size - 1, s.q);
 

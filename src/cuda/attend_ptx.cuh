@@ -1,4 +1,4 @@
-// Instructions that attention uses and CUDA C++ has no name for: barriers in shared memory, copies, warpgroup matrix products.
+// Instructions that attention uses and CUDA C++ has no name for: meetings of warps, registers, warpgroup matrix products.
 //
 // Warpgroup products read shared memory in rows of 128 bytes (64 elements), whose 16-byte pieces are permuted: piece c of row r lies at
 // c ^ (r % 8). Such a panel begins at a multiple of 1024 bytes.
@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "cuda/prim/copy.cuh"
 #include "cuda/prim/mma.cuh"
 
 namespace bough::cuda {
@@ -16,42 +17,11 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
-// Sixteen bytes; each thread's copies up to commit_copies are a group.
-__device__ __forceinline__ void copy16(uint32_t to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until all of this thread's groups but the last N are there.
-template <int N>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
-__device__ __forceinline__ void init_barrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
-}
-__device__ __forceinline__ void arrive_at(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
-}
-// Until phase number `phase` (its parity counts) of the barrier is over.
-__device__ __forceinline__ void wait_phase(uint64_t* barrier, int phase) {
-  uint32_t over = 0;
-  while (over == 0) {
-    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                 : "=r"(over)
-                 : "r"(shared_address(barrier)), "r"(phase & 1)
-                 : "memory");
-  }
-}
-
 // A meeting of `threads` threads, of which those that only arrive go on.
 __device__ __forceinline__ void meet(int meeting, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(meeting), "r"(threads) : "memory"); }
 __device__ __forceinline__ void meet_later(int meeting, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(meeting), "r"(threads) : "memory");
 }
-
-// What this thread wrote to shared memory is there for the products that other threads make after a barrier.
-__device__ __forceinline__ void publish_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 template <int N>
 __device__ __forceinline__ void fewer_registers() {

@@ -120,7 +120,7 @@ __device__ __forceinline__ void produce(const Problem& p, TileRange tiles, TileS
   for (int n = 0; n <= tiles.count; ++n) {
     const int next = slot + 1 == slots ? 0 : slot + 1, before = slot == 0 ? slots - 1 : slot - 1;
     if (n < tiles.count) {
-      if (phase > 0) wait_phase(&s.empty[slot], phase - 1);
+      if (phase > 0) wait_phase(shared_address(&s.empty[slot]), phase - 1);
       const uint32_t to = place + slot * sizeof(s.k[0]);
 #pragma unroll
       for (int key = 0; key < keys; key += 16) {
@@ -141,9 +141,9 @@ __device__ __forceinline__ void produce(const Problem& p, TileRange tiles, TileS
     finder.advance();
     if (n > 0) {
       if (turning) turn_tile<T, D>(p, runs_on, thread, step, turn, positions, s.k[before]);
-      publish_to_products();
+      publish_to_async();
       __syncwarp();
-      if (thread % 32 == 0) arrive_at(&s.full[before]);
+      if (thread % 32 == 0) arrive_at(shared_address(&s.full[before]));
     }
     slot = next;
     phase += next == 0;
@@ -239,7 +239,7 @@ __device__ __forceinline__ void consume(const Problem& p, TileRange tiles, int h
   const AttendBlock& block = s.block;
   const int thread = threadIdx.x % 128, lane = thread % 32, row = thread / 32 * 16 + lane / 4;
   load_queries<T, D, kHeads>(p, block, head, s.q + place);
-  publish_to_products();
+  publish_to_async();
   meet(kConsumerMeeting + turns.mine, 128);
 
   float out[kHeads][D / 2], scores[keys / 2];
@@ -256,7 +256,7 @@ __device__ __forceinline__ void consume(const Problem& p, TileRange tiles, int h
   constexpr uint32_t next_head = sizeof(s.q[0]) / 16, next_slot = sizeof(s.k[0]) / 16;
   if (tiles.count > 0) {
     if (turns.mine == 1) turns.give();
-    wait_phase(&s.full[0], 0);
+    wait_phase(shared_address(&s.full[0]), 0);
     turns.take();
     open_products();
     multiply_keys<T, D>(q, k, scores);
@@ -278,7 +278,7 @@ __device__ __forceinline__ void consume(const Problem& p, TileRange tiles, int h
       if (p.softcap > 0) cap_scores(scores, p.softcap);
       if (hidden) hide_scores(scores, rank, own, p.sliding);
       weigh_scores<T>(scores, rows[x], out[x], weights);
-      if (more) wait_phase(&s.full[to], last ? next_phase : phase);
+      if (more) wait_phase(shared_address(&s.full[to]), last ? next_phase : phase);
       turns.take();
       open_products();
       multiply_values<T, D>(weights, v + slot * next_slot, out[x]);
@@ -289,7 +289,7 @@ __device__ __forceinline__ void consume(const Problem& p, TileRange tiles, int h
       settle(scores);
       settle(out[x]);
     }
-    if (lane == 0) arrive_at(&s.empty[slot]);
+    if (lane == 0) arrive_at(shared_address(&s.empty[slot]));
     slot = next;
     phase = next_phase;
   }
@@ -311,8 +311,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) attend_sm90_kernel(const __gr
   if (threadIdx.x == 0) {
     s.block = attend_block(p, p.nb - 1 - static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y) / parts);
     for (int i = 0; i < TileShared<D>::kSlots; ++i) {
-      init_barrier(&s.full[i], 4);                   // producer warps
-      init_barrier(&s.empty[i], heads > 1 ? 8 : 4);  // consumer warps
+      init_barrier(shared_address(&s.full[i]), 4);                   // producer warps
+      init_barrier(shared_address(&s.empty[i]), heads > 1 ? 8 : 4);  // consumer warps
     }
   }
   __syncthreads();

@@ -26,7 +26,7 @@ struct HeldImages {
   int bytes;
 
   __device__ __forceinline__ uint32_t open(int side, int group) const {
-    wait_for(arrived, 0);
+    wait_phase(arrived, 0);
     return shared + (group * sides + side) * bytes;
   }
   __device__ __forceinline__ void close() const {}
@@ -61,13 +61,13 @@ struct PassingImages {
     if (++fill_index == sides * groups) fill_index = 0;
   }
   __device__ __forceinline__ uint32_t open(int, int) {
-    wait_for(full + slot * 8, parity);
+    wait_phase(full + slot * 8, parity);
     return shared + slot * bytes;
   }
   __device__ __forceinline__ void close() {
-    if (threadIdx.x % 32 == 0) arrive(empty + slot * 8);
+    if (threadIdx.x % 32 == 0) arrive_at(empty + slot * 8);
     if (threadIdx.x == 0 && used >= kSlotLag && filled < total) {
-      wait_for(empty + fill_slot * 8, fill_parity ^ 1);
+      wait_phase(empty + fill_slot * 8, fill_parity ^ 1);
       fill();
     }
     ++used;
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, 1)
   }
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2 * kImageSlots; ++i) init_barrier(bar + i * 8, PASS && i >= kImageSlots ? kWarpgroups * 4 : 1);
-    barriers_begin();
+    publish_barriers();
     if constexpr (PASS) {
       written_before();
       while (held.filled < min(kImageSlots, held.total)) held.fill();

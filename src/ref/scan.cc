@@ -10,11 +10,12 @@ namespace bough::ref {
 namespace {
 
 // The chunk that begins at l, candidate `index`.
-float descend(const Search& s, const ScanPositions& positions, int chunk, int64_t l, int64_t index, const Rows& left, const Rows& right) {
+float descend(const Search& s, const ScanPositions& positions, int chunk, int rounds, int64_t l, int64_t index, const Rows& left,
+              const Rows& right) {
   const auto position = [&](int64_t token) { return positions.turns_keys() ? positions.key(token, index) : -1; };
   int64_t r = l + chunk;
   float score = -std::numeric_limits<float>::infinity();
-  for (int n = chunk; n >= 1; n /= 2) {
+  for (int round = 0; round < rounds; ++round) {
     const int64_t c = (l + r) / 2;
     const int64_t a = (l + c) / 2;
     const int64_t z = (c + r) / 2;
@@ -45,7 +46,7 @@ void scan(const ScanArgs& a) {
       const Rows right = query_rows(s, a.q, a.query_stride, a.pool, positions, 0);
       float* scores = a.scores + (static_cast<int64_t>(b) * a.heads.kv_heads + h) * a.score_capacity;
       for (int64_t j = 0; j < count; ++j) {
-        scores[j] = descend(s, positions, a.candidates.chunk, a.candidates.at(static_cast<int64_t>(b), h, j), j, left, right);
+        scores[j] = descend(s, positions, a.candidates.chunk, a.rounds, a.candidates.at(static_cast<int64_t>(b), h, j), j, left, right);
       }
     }
   }

@@ -2,11 +2,10 @@
 //
 // Per block and KV head, with rows = pooled query rows of the group's heads, each candidate chunk [l, l + chunk) is searched by
 // descent, independently of the others: while its length n >= 1, the keys at the quarter points (the centres of its halves) are
-// scored by the best of the rows, the better half stays (ties go right), and the chunk's score is the best seen in any round.
+// scored by the best of the rows, the better half stays (ties go right), and the chunk's score is the best seen in any round. A stage may
+// have fewer rounds than that.
 // Rows are pooled un-rotated in fp32, scaled, rotated in fp32 and rounded once to the cache's type; scores are fp32.
 #pragma once
-
-#include <bit>
 
 #include "steps/key_summary.h"
 #include "steps/rope.h"
@@ -38,6 +37,7 @@ struct ScanArgs {
   const float* q = nullptr;         // [t, hq, d] un-rotated, not scaled
   const uint8_t* active = nullptr;  // [nb] blocks to score; others are left alone
   Candidates candidates;
+  int rounds = 1;  // at most log2(candidates.chunk) + 1
   int query_stride = 1;
   Pool pool = Pool::mean;
   Scan scan = Scan::relative;
@@ -48,9 +48,6 @@ struct ScanArgs {
   float* scores = nullptr;                       // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;
 };
-
-// Keys that one candidate's descent scores: two a round.
-inline int64_t scan_probes(int chunk) { return int64_t{2} * std::bit_width(static_cast<unsigned>(chunk)); }
 
 // Rows that stand for a block after pooling. Groups are floor(position / stride).
 inline int pooled_rows(const QueryBlock& block, int stride, Pool pool) {

@@ -99,6 +99,7 @@ std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, con
   auto args = args_of<ScanArgs>(c.shape(), input.batch, input.q, rope);
   args.active = grid.active.data();
   args.candidates = grid.view();
+  args.rounds = grid.spec.descent_rounds();
   args.query_stride = grid.spec.stride;
   args.pool = grid.spec.pool;
   args.scan = grid.spec.scan;
@@ -113,6 +114,7 @@ std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, con
 
 ScanDefinition::ScanDefinition(const AttentionCase& c, const Input& input, const Grid& grid, int64_t block, int head)
     : chunk_(grid.spec.chunk),
+      rounds_(grid.spec.descent_rounds()),
       search_(
           c, input, block, head,
           {grid.spec.stride, grid.spec.pool, grid.spec.scan, grid.spec.window, grid.spec.limit, grid.count[static_cast<size_t>(block)]}) {}
@@ -120,11 +122,12 @@ ScanDefinition::ScanDefinition(const AttentionCase& c, const Input& input, const
 ScanDefinition::Score ScanDefinition::score(int64_t start, int64_t j) const {
   Score s{-INFINITY, INFINITY};
   int64_t l = start;
-  for (int64_t n = chunk_; n >= 1; n /= 2) {
+  for (int round = 0; round < rounds_; ++round) {
+    const int64_t n = chunk_ >> round;
     const double a = search_.best(l + n / 4, j, true);
     const double z = search_.best(l + n / 2 + n / 4, j, false);
     s.score = std::max({s.score, a, z});
-    if (n > 1) s.closest = std::min(s.closest, std::abs(a - z));
+    if (round + 1 < rounds_ && n > 1) s.closest = std::min(s.closest, std::abs(a - z));
     if (z >= a) l += n / 2;
   }
   return s;

@@ -53,6 +53,9 @@ struct ScanSpec {
   Scan scan = Scan::relative;
   int64_t window = 64;  // distance of a relative scan
   int64_t limit = 4096;
+  int rounds = 0;  // 0: all
+
+  int descent_rounds() const { return StagePlan{.chunk = chunk, .rounds = rounds}.descent_rounds(); }
 };
 
 // Candidates of every block; chunks reach up to its first row.
@@ -83,6 +86,7 @@ class ScanDefinition {
 
  private:
   int chunk_;
+  int rounds_;
   SearchDefinition search_;
 };
 

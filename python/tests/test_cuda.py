@@ -42,7 +42,10 @@ def on_cpu(q, k, v, plan, **options):
     return bough.attention(q.cpu().float(), k.cpu().float(), v.cpu().float(), plan, rope_theta=THETA, **options)
 
 
-@pytest.mark.parametrize("plan", ["dense", STREAMING])
+MOVING = [{**STREAMING, "positions": positions} for positions in ("streaming", "infllm", "dynamic-extend")]
+
+
+@pytest.mark.parametrize("plan", ["dense", STREAMING, *MOVING])
 @pytest.mark.parametrize("b,heads,kv_heads,d", [(1, 4, 1, 64), (2, 4, 2, 128), (3, 2, 2, 64)])
 @pytest.mark.parametrize("rows,tokens", [(1, 1), (1, 900), (70, 70), (300, 1000)])
 def test_cuda_equals_cpu(plan, b, heads, kv_heads, d, rows, tokens):

@@ -61,10 +61,11 @@ __device__ void turn_group(const Problem& p, const BlockInfo& b, int head, int p
 }
 
 // Where the keys of a warp's lanes are: rows in the cache, positions, scales.
+template <bool MOVES>
 struct Source {
   int64_t k;
   int64_t v;
-  int position;
+  KeyPosition<MOVES> position;
   float k_scale;
   float v_scale;
 
@@ -74,7 +75,7 @@ struct Source {
     Source s;
     s.k = row_of(p.cache.k, p.cache.page_shift, b.seq, page, token, head);
     s.v = row_of(p.cache.v, p.cache.page_shift, b.seq, page, token, head);
-    s.position = p.true_positions ? token : rank;
+    s.position = position_of_key<MOVES>(p, context, b.r0, rank, token);
     s.k_scale = KV == Kv::same ? 1.0F : scale_of(p.cache, p.cache.k, b.seq, token, head);
     s.v_scale = KV == Kv::same ? 1.0F : scale_of(p.cache, p.cache.v, b.seq, token, head);
     return s;
@@ -85,7 +86,7 @@ struct Source {
     Source s;
     s.k = __shfl_sync(~0u, k, lane);
     s.v = __shfl_sync(~0u, v, lane);
-    s.position = __shfl_sync(~0u, position, lane);
+    s.position = position.of_lane(lane);
     s.k_scale = KV == Kv::same ? 1.0F : __shfl_sync(~0u, k_scale, lane);
     s.v_scale = KV == Kv::same ? 1.0F : __shfl_sync(~0u, v_scale, lane);
     return s;
@@ -93,8 +94,8 @@ struct Source {
 };
 
 // Two pieces of a key, half a row apart, turned and scaled.
-template <typename T, Kv KV>
-__device__ __forceinline__ void turn_pieces(const Problem& p, HighAngles& high, int e, int apart, const Source& at, uint4 k[2]) {
+template <typename T, Kv KV, bool MOVES>
+__device__ __forceinline__ void turn_pieces(const Problem& p, HighAngles& high, int e, int apart, const Source<MOVES>& at, uint4 k[2]) {
   const bool turned = p.angles.pairs > 0 && !p.as_given;
   if (turned && p.angles.layout == RopeLayout::halves && p.angles.pairs == apart) {
     turn_halves<T>(high.at(at.position), at.k_scale, k[0], k[1]);
@@ -111,22 +112,22 @@ __device__ __forceinline__ void turn_pieces(const Problem& p, HighAngles& high, 
 }
 
 // Keys [from, from + count) of a split, ranks rank0 on, come from the context: into shared memory for this step, into the set for the
-// next ones. One warp; D / 16 lanes a key, each with two pieces.
-template <typename T, Kv KV, int D>
+// next ones where keys stand still. One warp; D / 16 lanes a key, each with two pieces.
+template <typename T, Kv KV, int D, bool MOVES>
 __device__ void take_in(const Problem& p, const BlockInfo& b, const ContextView& context, int head, int rank0, int from, int count,
                         const SetView<T, D>& set, CachedShared<T, D>& s) {
   constexpr int lanes = D / 16, keys = 32 / lanes, ahead = 2, apart = D / 2;
   const int lane = threadIdx.x % 32, own = min(lane / lanes, keys - 1), e = lane % lanes * 8;
   HighAngles high(p.angles, e);
   for (int base = 0; base < count; base += 32) {
-    const Source mine = Source::of<KV>(p, b, context, head, rank0 + min(base + lane, count - 1));
+    const auto mine = Source<MOVES>::template of<KV>(p, b, context, head, rank0 + min(base + lane, count - 1));
     const int here = min(32, count - base);
     for (int i = 0; i < here; i += keys * ahead) {
-      Source at[ahead];
+      Source<MOVES> at[ahead];
       uint4 k[ahead][2], v[ahead][2];
 #pragma unroll
       for (int u = 0; u < ahead; ++u) {
-        at[u] = mine.from_lane<KV>(min(i + u * keys + own, here - 1));
+        at[u] = mine.template from_lane<KV>(min(i + u * keys + own, here - 1));
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           k[u][half] = load_eight<T, KV>(p.cache.k.data, at[u].k + e + half * apart);
@@ -144,6 +145,7 @@ __device__ void take_in(const Problem& p, const BlockInfo& b, const ContextView&
           const int place = place_of<D>(e / 8 + half * lanes, rank) * 8;
           *reinterpret_cast<uint4*>(s.k + (from + key) * D + place) = k[u][half];
           *reinterpret_cast<uint4*>(s.v + (from + key) * D + place) = v[u][half];
+          if (MOVES && context.w0 > 0) continue;
           *reinterpret_cast<uint4*>(set.k + static_cast<int64_t>(rank) * D + place) = k[u][half];
           *reinterpret_cast<uint4*>(set.v + static_cast<int64_t>(rank) * D + place) = v[u][half];
         }
@@ -246,9 +248,18 @@ __device__ void add_warps(CachedShared<T, D>& s, int group, float* part_o, float
 constexpr int cached_warps(bool fills) { return fills ? kFetchingWarps : kCachedWarps; }
 constexpr int cached_blocks(int d, bool fills) { return d > 128 ? 1 : fills ? 2 : 3; }
 
+// A row between refreshes whose keys move: its set is filled from the frozen context, which begins as at the last refresh and ends with
+// the row. A context of every token stands still.
+__device__ __forceinline__ void thaw(const Problem& p, int w0, BlockInfo& b) {
+  if (b.renewal != Renewal::cached || w0 == 0) return;
+  b.renewal = p.stages.count > 0 ? Renewal::search : Renewal::complete;
+  b.w0 = w0;
+  b.sinks = min(p.sinks, w0);
+}
+
 // ROWS16: groups of more than 8 heads use both halves of a product's 16 rows. FILLS: some sets may be renewed; a block then takes one
-// split.
-template <typename T, Kv KV, int D, bool ROWS16, bool FILLS>
+// split. MOVES: as moves(p.positions) says; sets are filled then.
+template <typename T, Kv KV, int D, bool ROWS16, bool FILLS, bool MOVES>
 __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FILLS)) attend_cached_kernel(Problem p, WorkingSets w) {
   constexpr int kKeys = split_keys(D), kMine = kKeys / kCachedWarps, warps = cached_warps(FILLS);
   using Sums = WarpSums<T, D, ROWS16>;
@@ -257,8 +268,9 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
   const int warp = threadIdx.x / 32, head = blockIdx.y, block = blockIdx.z, begin_split = blockIdx.x * w.run;
   begin();
   const int slot = owner_of(p, block), shift = w.shift[slot];
-  const BlockInfo b = block_at(p, block);
+  BlockInfo b = block_at(p, block);
   if (b.rows == 0) return;
+  if constexpr (MOVES) thaw(p, w.w0[slot], b);
   const bool renewed = FILLS && b.renewal != Renewal::cached;
   ContextView context = context_view(p, b, slot, head);
   const int size = min(renewed ? context.size() : shift + b.r0 + 1, w.capacity);
@@ -274,7 +286,7 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
     x.first = index * kKeys;
     x.keys = min(kKeys, size - x.first);
     x.mine = attends ? max(0, min(kMine, x.keys - from)) : 0;
-    x.renewed = renewed && (b.first == 0 || x.first + x.keys > b.sinks);  // sinks keep their ranks
+    x.renewed = renewed && (MOVES || b.first == 0 || x.first + x.keys > b.sinks);  // sinks keep their ranks
     x.own = !renewed && x.first + x.keys == size ? 1 : 0;
     x.held = x.renewed ? 0 : max(0, min(x.mine, x.keys - x.own - from));
     return x;
@@ -290,16 +302,19 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
   copy_keys(now);
   copy_values(now);
   const int part_keys = kKeys / warps, at = warp * part_keys;
-  if (now.renewed && at < now.keys) take_in<T, KV, D>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
-  if (renewed && now.first + now.keys == size && head == 0 && threadIdx.x == 0) w.shift[slot] = size - (b.r0 + 1);
-  turn_group<T, D>(p, b, head, p.true_positions ? b.r0 : size - 1, s.q);
+  if (now.renewed && at < now.keys) take_in<T, KV, D, MOVES>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
+  if (renewed && now.first + now.keys == size && head == 0 && threadIdx.x == 0) {
+    w.shift[slot] = size - (b.r0 + 1);
+    if (MOVES) w.w0[slot] = context.w0;
+  }
+  turn_group<T, D>(p, b, head, position_of_row<MOVES>(p, context, b.r0, 0, size - 1), s.q);
 
   const int64_t part = (static_cast<int64_t>(block) * p.kv_heads + head) * w.splits;
   float* part_o = w.part_o + part * p.group * D;
   float* part_ml = w.part_ml + part * p.group * 2;
   for (int split = begin_split;; ++split) {
     const CachedSplit next = FILLS ? CachedSplit{} : split_at(split + 1);
-    if (now.own > 0 && warp == warps - 1) take_in<T, KV, D>(p, b, context, head, size - 1, now.keys - 1, 1, set, s);
+    if (now.own > 0 && warp == warps - 1) take_in<T, KV, D, MOVES>(p, b, context, head, size - 1, now.keys - 1, 1, set, s);
     if (split == begin_split || now.own > 0) __syncthreads();
     WarpAttention<T, D, ROWS16, kMine> a;
     key_copies.template wait<1>();
@@ -343,16 +358,16 @@ cudaError_t attend_cached_instance(const Problem& p, const WorkingSets& sets, cu
   constexpr int64_t kMany = 2048;  // splits: from here on a block of threads takes a few, the next one's keys on their way
   constexpr size_t bytes = sizeof(CachedShared<T, D>);
   WorkingSets w = sets;
-  const bool one = w.fills || static_cast<int64_t>(w.splits) * p.kv_heads * p.nb < kMany || (p.group > 8 && !WarpSums<T, D, true>::kOwn);
+  const bool moving = moves(p.positions), fills = w.fills || moving;
+  const bool one = fills || static_cast<int64_t>(w.splits) * p.kv_heads * p.nb < kMany || (p.group > 8 && !WarpSums<T, D, true>::kOwn);
   w.run = one ? 1 : 2;
   const dim3 grid(static_cast<unsigned>((w.splits + w.run - 1) / w.run), static_cast<unsigned>(p.kv_heads), static_cast<unsigned>(p.nb));
-  const auto go = [&](auto kernel, bool fills) {
-    return launch(kernel, grid, static_cast<unsigned>(cached_warps(fills) * 32), bytes, stream, p, w);
+  const auto go = [&](auto few, auto many) {  // kernels of groups of at most 8 heads and of more
+    return launch(p.group > 8 ? many : few, grid, static_cast<unsigned>(cached_warps(fills) * 32), bytes, stream, p, w);
   };
-  if (w.fills) {
-    return p.group > 8 ? go(attend_cached_kernel<T, KV, D, true, true>, true) : go(attend_cached_kernel<T, KV, D, false, true>, true);
-  }
-  return p.group > 8 ? go(attend_cached_kernel<T, KV, D, true, false>, false) : go(attend_cached_kernel<T, KV, D, false, false>, false);
+  if (moving) return go(attend_cached_kernel<T, KV, D, false, true, true>, attend_cached_kernel<T, KV, D, true, true, true>);
+  if (fills) return go(attend_cached_kernel<T, KV, D, false, true, false>, attend_cached_kernel<T, KV, D, true, true, false>);
+  return go(attend_cached_kernel<T, KV, D, false, false, false>, attend_cached_kernel<T, KV, D, true, false, false>);
 }
 
 }  // namespace bough::cuda

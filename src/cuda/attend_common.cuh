@@ -18,12 +18,13 @@ struct AttendBlock {
 
   // Rank of a row's own key.
   __device__ __forceinline__ int own(int row) const { return size - info.rows + row; }
+  template <bool MOVES = false>
   __device__ __forceinline__ int query_position(const Problem& p, int row) const {
-    return p.true_positions ? info.r0 + row : max(0, own(row));
+    return position_of_row<MOVES>(p, context, info.r0, row, own(row));
   }
   // Keys that follow each other in rank stand at positions that do so too.
   __device__ __forceinline__ bool runs_on(const Problem& p) const {
-    return !p.true_positions || (context.selected == 0 && (context.sinks == 0 || context.sinks == context.w0));
+    return p.positions == Positions::rank || (context.selected == 0 && (context.sinks == 0 || context.sinks == context.w0));
   }
 };
 
@@ -63,7 +64,10 @@ struct KeyFinder {
   __device__ __forceinline__ float scale(const Plane& plane) const {
     return scale_of(p.cache, plane, block.info.seq, token, block.kv_head);
   }
-  __device__ __forceinline__ int position() const { return p.true_positions ? token : rank; }
+  template <bool MOVES = false>
+  __device__ __forceinline__ KeyPosition<MOVES> position() const {
+    return position_of_key<MOVES>(p, block.context, block.info.r0, rank, token);
+  }
 };
 
 // A row's elements are turned sixteen at a time, eight pairs. Elements [x, x + 8) and [y, y + 8) are item `item` of D / 16.
@@ -86,6 +90,16 @@ struct Turn {
     for (int i = 0; i < 4; ++i) {
       const int pair = item * 8 + i * 2;
       pairs[i] = pair < a.pairs ? angles(a, position, pair) : float4{1, 0, 1, 0};
+    }
+  }
+  __device__ __forceinline__ void load(const Angles& a, KeyPosition<false> key, int item) { load(a, key.at, item); }
+  __device__ __forceinline__ void load(const Angles& a, KeyPosition<true> key, int item) {
+    load(a, key.at, item);
+    if (key.squeezed == key.at) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int pair = item * 8 + i * 2;
+      if (pair < a.pairs) pairs[i] = blended(pairs[i], angles(a, key.squeezed, pair));
     }
   }
   // On by another turn, whose magnitude is 1.

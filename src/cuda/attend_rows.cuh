@@ -8,7 +8,7 @@
 
 namespace bough::cuda {
 
-template <typename T, Kv KV, int D>
+template <typename T, Kv KV, int D, bool MOVES>
 struct RowsShared {
   static constexpr int kThreads = 128;
   static constexpr int kRows = 64;
@@ -19,7 +19,7 @@ struct RowsShared {
 
   struct Places {
     longlong2 at[kKeys];  // element 0 of a key's and of a value's row
-    int32_t position[kKeys];
+    KeyPosition<MOVES> position[kKeys];
     float2 scale[kScales];
   };
 
@@ -55,9 +55,9 @@ struct Stored {
 };
 
 // A thread's share of a tile of keys or of values, on its way from the cache to shared memory: item item_of(i) of key key_of(i).
-template <typename T, Kv KV, int D>
+template <typename T, Kv KV, int D, bool MOVES>
 struct Share {
-  using Shared = RowsShared<T, KV, D>;
+  using Shared = RowsShared<T, KV, D, MOVES>;
   using Places = typename Shared::Places;
   static constexpr int kItems = D / 16;
 
@@ -119,8 +119,8 @@ struct Share {
 };
 
 // The scores of a warp's rows with a tile of keys.
-template <typename T, Kv KV, int D, int N>
-__device__ __forceinline__ void score_tile(const RowsShared<T, KV, D>& s, float (&scores)[N]) {
+template <typename T, Kv KV, int D, bool MOVES, int N>
+__device__ __forceinline__ void score_tile(const RowsShared<T, KV, D, MOVES>& s, float (&scores)[N]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
   for (int i = 0; i < N; ++i) scores[i] = 0;
@@ -139,8 +139,8 @@ __device__ __forceinline__ void score_tile(const RowsShared<T, KV, D>& s, float 
 }
 
 // Adds a tile's values by their weights.
-template <typename T, Kv KV, int D, int M, int S>
-__device__ __forceinline__ void add_values(const RowsShared<T, KV, D>& s, const uint32_t (&weights)[S][4], float (&out)[M]) {
+template <typename T, Kv KV, int D, bool MOVES, int M, int S>
+__device__ __forceinline__ void add_values(const RowsShared<T, KV, D, MOVES>& s, const uint32_t (&weights)[S][4], float (&out)[M]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int step = 0; step < S; ++step) {
@@ -176,9 +176,9 @@ __device__ __forceinline__ void write_rows(const Problem& p, const AttendBlock& 
 }
 
 // Pairs [first, first + 64) of a query block.
-template <typename T, Kv KV, int D>
-__device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsShared<T, KV, D>& s) {
-  using Shared = RowsShared<T, KV, D>;
+template <typename T, Kv KV, int D, bool MOVES>
+__device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsShared<T, KV, D, MOVES>& s) {
+  using Shared = RowsShared<T, KV, D, MOVES>;
   using Places = typename Shared::Places;
   constexpr int keys = Shared::kKeys;
   const AttendBlock& block = s.block;
@@ -190,7 +190,7 @@ __device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsSh
     uint4 x, y;
     load_query<T>(p, block, pair / p.group, block.kv_head * p.group + pair % p.group, at, x, y);
     Turn turn;
-    turn.load(p.angles, block.query_position(p, pair / p.group), item);
+    turn.load(p.angles, block.query_position<MOVES>(p, pair / p.group), item);
     finish_sixteen<T>(p.angles, item, turn, p.scale, x, y);
     *reinterpret_cast<uint4*>(&s.q[row][at.x]) = x;
     *reinterpret_cast<uint4*>(&s.q[row][at.y]) = y;
@@ -212,7 +212,7 @@ __device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsSh
     const auto note = [&](Places& places) {
       if (thread < keys) {
         places.at[thread] = {finder.row(p.cache.k), finder.row(p.cache.v)};
-        places.position[thread] = finder.position();
+        places.position[thread] = finder.position<MOVES>();
         if (KV != Kv::same) places.scale[thread % Shared::kScales] = scale;
       }
       finder.advance();
@@ -222,7 +222,7 @@ __device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsSh
     load_scales();
     note(s.places[1]);
     __syncthreads();
-    Share<T, KV, D> share;
+    Share<T, KV, D, MOVES> share;
     share.load_keys(p, s.places[0]);
     share.store_keys(p, s.places[0], s);
     __syncthreads();
@@ -254,14 +254,14 @@ __device__ __forceinline__ void attend_pairs(const Problem& p, int first, RowsSh
 }
 
 // Grid (tiles of pairs, times query blocks, the last one first; KV heads). `single`: blocks with one row only, in the shadow of a kernel
-// that this call queued just before for the others.
-template <typename T, Kv KV, int D>
-__global__ void __launch_bounds__(RowsShared<T, KV, D>::kThreads, D > 128 ? 2 : 3)
+// that this call queued just before for the others. MOVES: as moves(p.positions) says.
+template <typename T, Kv KV, int D, bool MOVES>
+__global__ void __launch_bounds__(RowsShared<T, KV, D, MOVES>::kThreads, D > 128 ? 2 : 3)
     attend_rows_kernel(const __grid_constant__ Problem p, int tiles, bool single) {
   extern __shared__ __align__(1024) unsigned char attend_shared[];
-  RowsShared<T, KV, D>& s = *reinterpret_cast<RowsShared<T, KV, D>*>(attend_shared);
+  RowsShared<T, KV, D, MOVES>& s = *reinterpret_cast<RowsShared<T, KV, D, MOVES>*>(attend_shared);
   if (!single) begin();
-  const int first = static_cast<int>(blockIdx.x) % tiles * RowsShared<T, KV, D>::kRows;
+  const int first = static_cast<int>(blockIdx.x) % tiles * RowsShared<T, KV, D, MOVES>::kRows;
   if (threadIdx.x == 0) s.block = attend_block(p, p.nb - 1 - static_cast<int>(blockIdx.x) / tiles, static_cast<int>(blockIdx.y));
   __syncthreads();
   const int rows = s.block.info.rows;
@@ -269,13 +269,13 @@ __global__ void __launch_bounds__(RowsShared<T, KV, D>::kThreads, D > 128 ? 2 : 
   if (single) begin();
 }
 
-template <typename T, Kv KV, int D>
+template <typename T, Kv KV, int D, bool MOVES = false>
 cudaError_t attend_rows(const Problem& p, bool single, cudaStream_t stream) {
-  constexpr int rows = RowsShared<T, KV, D>::kRows;
+  constexpr int rows = RowsShared<T, KV, D, MOVES>::kRows;
   const bool decode = p.owner != nullptr;  // every block has one row
   const int tiles = ((single || decode ? 1 : rows) * p.group + rows - 1) / rows;
-  return launch(attend_rows_kernel<T, KV, D>, dim3(p.nb * tiles, p.kv_heads), RowsShared<T, KV, D>::kThreads, sizeof(RowsShared<T, KV, D>),
-                stream, p, tiles, single);
+  return launch(attend_rows_kernel<T, KV, D, MOVES>, dim3(p.nb * tiles, p.kv_heads), RowsShared<T, KV, D, MOVES>::kThreads,
+                sizeof(RowsShared<T, KV, D, MOVES>), stream, p, tiles, single);
 }
 
 }  // namespace bough::cuda

@@ -109,7 +109,7 @@ __device__ __forceinline__ void produce(const Problem& p, TileRange tiles, TileS
     if (thread < keys) {
       s.places[n % 4][thread] = {reinterpret_cast<const char*>(static_cast<const T*>(p.cache.k.data) + finder.row(p.cache.k)),
                                  reinterpret_cast<const char*>(static_cast<const T*>(p.cache.v.data) + finder.row(p.cache.v))};
-      s.positions[n % 4][thread] = finder.position();
+      s.positions[n % 4][thread] = finder.position().at;
     }
   };
   note(0);

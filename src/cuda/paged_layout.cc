@@ -55,9 +55,6 @@ Status check_layer(const LayerPlan& l, const PagedShape& s) {
   if (query_block != 64) {
     return {Code::unsupported, "the plan's query_block is " + std::to_string(query_block) + "; CUDA kernels have blocks of 64"};
   }
-  if (!s.keys_rotated && l.mode != Mode::dense && l.positions != Positions::rank && l.positions != Positions::true_positions) {
-    return {Code::unsupported, "of the plan's positions only rank and true have CUDA kernels"};
-  }
   return {};
 }
 
@@ -117,6 +114,7 @@ Layout::States Layout::states(void* memory, int64_t slots) const {
   if (set_capacity > 0) {
     const int64_t elements = slots * problem.kv_heads * set_capacity * problem.d;
     s.sets.shift = carver.take<int32_t>(slots);
+    if (moves(problem.positions)) s.sets.w0 = carver.take<int32_t>(slots);
     s.sets.k = carver.take<uint16_t>(elements);
     s.sets.v = carver.take<uint16_t>(elements);
     s.sets.capacity = set_capacity;
@@ -156,7 +154,8 @@ void place_tree(const LayerPlan& l, Problem& p) {
 }
 
 void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
-  p.true_positions = l.mode == Mode::dense || l.positions == Positions::true_positions;
+  const bool turns = p.sliding == 0 && !p.as_given;  // a sliding window always counts by rank
+  p.positions = turns ? l.positions : Positions::rank;
   p.placement.dense = l.mode == Mode::dense;
   p.placement.window = static_cast<int32_t>(l.window);
   p.placement.selected = static_cast<int32_t>(l.k);

@@ -113,6 +113,9 @@ struct Cache {
   int32_t page_shift = 6;
 };
 
+// Whether keys before the window move with the query block: kernels compiled for that attend, and working sets last for one step.
+constexpr bool moves(Positions p) { return p == Positions::streaming || p == Positions::infllm || p == Positions::dynamic_extend; }
+
 struct Problem {
   int32_t heads = 0;
   int32_t kv_heads = 0;
@@ -135,7 +138,7 @@ struct Problem {
 
   Cache cache;
   Angles angles;
-  bool true_positions = false;  // final attention: else positions are ranks; with angles.pairs == 0 nothing turns
+  Positions positions = Positions::rank;  // of final attention; with angles.pairs == 0 nothing turns
 
   Placement placement;
   const BlockInfo* blocks = nullptr;  // [nb]; null in decode, where block_at says what they would hold

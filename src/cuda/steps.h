@@ -61,6 +61,7 @@ struct WorkingSets {
   void* v = nullptr;         // same
   int32_t capacity = 0;      // keys, a multiple of 256
   int32_t* shift = nullptr;  // [slots] keys held less tokens of the text, which both grow by one a step
+  int32_t* w0 = nullptr;     // [slots] of the last refresh; null where keys do not move
   float* part_o = nullptr;   // [nb, hkv, splits, group, d]
   float* part_ml = nullptr;  // [nb, hkv, splits, group, 2]: greatest score, sum of exponentials
   int32_t* done = nullptr;   // [nb, hkv] zero between calls
@@ -70,7 +71,8 @@ struct WorkingSets {
 };
 // Keys of a split, which one block of threads attends to at once: 64 KiB of keys and values, a quarter of it where rows are long.
 constexpr int split_keys(int d) { return d <= 64 ? 256 : d <= 128 ? 128 : 64; }
-// Attends. Sets of blocks that were renewed are filled from their contexts first, the others take in the row's own key.
+// Attends. Sets of blocks that were renewed are filled from their contexts first, the others take in the row's own key. Where keys move,
+// contexts that do not hold every token are turned anew at every step.
 cudaError_t attend_cached(const Problem& p, const WorkingSets& w, cudaStream_t stream);
 
 }  // namespace bough::cuda

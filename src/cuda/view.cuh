@@ -3,6 +3,7 @@
 
 #include "cuda/prim/convert.cuh"
 #include "cuda/problem.h"
+#include "steps/positions.h"
 
 namespace bough::cuda {
 
@@ -136,6 +137,47 @@ __device__ __forceinline__ ContextView context_view(const Problem& p, const Bloc
   return c;
 }
 
+// Where a key stands in final attention. MOVES: as moves(p.positions) says.
+template <bool MOVES>
+struct KeyPosition {
+  int32_t at;
+
+  __device__ __forceinline__ KeyPosition of_lane(int lane) const { return {__shfl_sync(~0U, at, lane)}; }
+};
+template <>
+struct KeyPosition<true> {
+  int32_t at;
+  int32_t squeezed;  // `at` where angles are not blended
+
+  __device__ __forceinline__ KeyPosition of_lane(int lane) const { return {__shfl_sync(~0U, at, lane), __shfl_sync(~0U, squeezed, lane)}; }
+};
+__device__ __forceinline__ TokenPositions token_positions(const Problem& p, const ContextView& c, int r0) {
+  return {{p.positions, p.placement.window, p.trained_context}, c.sinks + c.selected, c.w0, r0, c.r1};
+}
+// Of the key of one rank in the context of a block from r0 on, which is `token`.
+template <bool MOVES>
+__device__ __forceinline__ KeyPosition<MOVES> position_of_key(const Problem& p, const ContextView& c, int r0, int rank, int token) {
+  if constexpr (MOVES) {
+    const TokenPositions positions = token_positions(p, c, r0);
+    const auto at = static_cast<int32_t>(positions.key(rank, token));
+    return {at, positions.blends() ? static_cast<int32_t>(positions.squeezed(token)) : at};
+  } else {
+    return {p.positions == Positions::true_positions ? token : rank};
+  }
+}
+// Of a row, whose rank is `rank`.
+template <bool MOVES>
+__device__ __forceinline__ int position_of_row(const Problem& p, const ContextView& c, int r0, int row, int rank) {
+  if constexpr (MOVES) return static_cast<int>(token_positions(p, c, r0).query(r0 + row));
+  return p.positions == Positions::true_positions ? r0 + row : max(0, rank);
+}
+
+// Angles of a key that stands at two positions: streaming's and f's.
+__device__ __forceinline__ float4 blended(float4 a, float4 b) {
+  constexpr float s = kStreamingShare;
+  return {s * a.x + (1 - s) * b.x, s * a.y + (1 - s) * b.y, s * a.z + (1 - s) * b.z, s * a.w + (1 - s) * b.w};
+}
+
 // One rotation after the other, of two pairs.
 __device__ __forceinline__ float4 turned_on(float4 h, float4 l) {
   return {h.x * l.x - h.y * l.y, h.y * l.x + h.x * l.y, h.z * l.z - h.w * l.w, h.w * l.z + h.z * l.w};
@@ -168,6 +210,18 @@ __device__ __forceinline__ EightAngles eight_angles(const Angles& a, int positio
   }
   return x;
 }
+// Those of a key's one position, blended with those of its other one.
+__device__ __forceinline__ EightAngles blended_to(const Angles& a, EightAngles x, KeyPosition<true> key, int e) {
+  if (key.squeezed == key.at) return x;
+  const EightAngles y = eight_angles(a, key.squeezed, e);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) x.c[i] = blended(x.c[i], y.c[i]);
+  return x;
+}
+__device__ __forceinline__ EightAngles eight_angles(const Angles& a, KeyPosition<false> key, int e) { return eight_angles(a, key.at, e); }
+__device__ __forceinline__ EightAngles eight_angles(const Angles& a, KeyPosition<true> key, int e) {
+  return blended_to(a, eight_angles(a, key.at, e), key, e);
+}
 
 // The same for one position after another: what 64 neighbours share is kept.
 class HighAngles {
@@ -185,6 +239,8 @@ class HighAngles {
     for (int i = 0; i < 4; ++i) x.c[i] = turned_on(high_.c[i], low_angles(a_, position, pair_of(a_, e_, i)));
     return x;
   }
+  __device__ __forceinline__ EightAngles at(KeyPosition<false> key) { return at(key.at); }
+  __device__ __forceinline__ EightAngles at(KeyPosition<true> key) { return blended_to(a_, at(key.at), key, e_); }
 
  private:
   const Angles& a_;

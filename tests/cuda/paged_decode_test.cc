@@ -179,14 +179,18 @@ TEST_F(PagedConversation, AnAppendOrARollbackStartsAgain) {
 
 // What another text has left in a slot is not seen, whether or not the new one searches at its first step.
 TEST_F(PagedConversation, ASlotServesOneTextAfterAnother) {
-  const PagedCase c(spec({{1300, 1}, {443, 1}, {60, 1}}), 30);
-  BOUGH_MAKE_RUN(run, c);
-  const Oracle oracle(c);
-  DecodeRun decode(c, run, 1);
-  Comparison comparison(oracle);
-  for (const int i : {0, 1, 2, 0, 2, 1}) {
-    DecodeOracle text(oracle, i);
-    converse(decode, text, comparison, i, c.spec().texts[static_cast<size_t>(i)].length, 21);
+  for (const Positions positions : {Positions::rank, Positions::infllm}) {
+    PagedSpec one = spec({{1300, 1}, {443, 1}, {60, 1}});
+    one.plan.positions = positions;
+    const PagedCase c(std::move(one), 30);
+    BOUGH_MAKE_RUN(run, c);
+    const Oracle oracle(c);
+    DecodeRun decode(c, run, 1);
+    Comparison comparison(oracle);
+    for (const int i : {0, 1, 2, 0, 2, 1}) {
+      DecodeOracle text(oracle, i);
+      converse(decode, text, comparison, i, c.spec().texts[static_cast<size_t>(i)].length, 21);
+    }
   }
 }
 

@@ -62,9 +62,6 @@ std::vector<Refusal> refusals() {
        [](Arguments& a) { a.plan = tree_plan(64, 256, {.query_block = 32}); },
        {"query_block", "32", "64"},
        Code::unsupported},
-      {"streaming_positions", [](Arguments& a) { a.plan.positions = Positions::streaming; }, {"positions"}, Code::unsupported},
-      {"infllm_positions", [](Arguments& a) { a.plan.positions = Positions::infllm; }, {"positions"}, Code::unsupported},
-      {"dynamic_positions", [](Arguments& a) { a.plan.positions = Positions::dynamic_extend; }, {"positions"}, Code::unsupported},
       {"query_block",  // blocks have 64 rows: another number must not be ignored in silence
        [](Arguments& a) {
          for (StagePlan& stage : a.plan.stages) stage.query_block = 32;

@@ -54,6 +54,7 @@ constexpr std::array<Kind, 10> kKinds = {{{ElementType::bf16, ElementType::bf16,
 constexpr std::array<const char*, 5> kScanNames = {"relative", "indexed", "infllm", "dynamic", "self"};
 constexpr std::array<const char*, 3> kPoolNames = {"mean", "strided", "all"};
 constexpr std::array<const char*, 4> kLayoutNames = {"token_major", "head_major", "together", "contiguous"};
+constexpr std::array<const char*, 5> kPositionNames = {"rank", "streaming", "infllm", "dynamic", "true"};
 constexpr std::array<const char*, 5> kScaleNames = {"", "_tensor", "_head", "_token", "_exact"};
 
 // Chunks, keeps and strides of all kinds; what is seen whole ends at 448, 320, 512 and 256 tokens.
@@ -64,6 +65,15 @@ AttentionPlan plan_of(size_t i) {
     case 2: return stages_plan(0, 256, {{64, 0, 64, 8}, {32, 512, 64, 4}, {16, 384, 64, 1}}, 256);
     default: return stages_plan(128, 64, {{16, 0, 64, 64}}, 64);
   }
+}
+
+AttentionPlan streaming_plan() {
+  AttentionPlan plan;
+  plan.mode = Mode::streaming;
+  plan.sinks = 64;
+  plan.window = 128;
+  plan.refresh = {4};
+  return plan;
 }
 
 std::vector<Text> texts_of(size_t i) {
@@ -86,7 +96,7 @@ void set_feature(size_t feature, size_t i, PagedSpec& spec) {
       shape.keys_rotated = true;
       shape.trained_context = 4096;
       break;
-    case 6: spec.plan.positions = Positions::true_positions; break;
+    case 6: spec.plan.positions = static_cast<Positions>(1 + i % 4); break;
     case 7: set_rope(shape, d, RopePairs::interleaved); break;
     case 8: set_rope(shape, 32, RopePairs::interleaved, 1.2); break;
     case 9: set_rope(shape, 32, RopePairs::halves, 1.1); break;
@@ -96,7 +106,7 @@ void set_feature(size_t feature, size_t i, PagedSpec& spec) {
   }
 }
 constexpr std::array<const char*, 12> kFeatureNames = {
-    "", "", "", "_softcap", "_sliding", "_rotated", "_true", "_pairs", "_partial_pairs", "_partial", "_scaled", "_peaked"};
+    "", "", "", "_softcap", "_sliding", "_rotated", "_at_", "_pairs", "_partial_pairs", "_partial", "_scaled", "_peaked"};
 
 PagedSpec case_of(size_t i) {
   const Choices choice(i);
@@ -126,6 +136,7 @@ PagedSpec case_of(size_t i) {
               "_d" + std::to_string(d) + "_g" + std::to_string(group) + "_p" + std::to_string(spec.shape.page_tokens) + "_" +
               kLayoutNames[static_cast<size_t>(spec.layout)] + "_" + kScanNames[static_cast<size_t>(spec.plan.scan)] + "_" +
               kPoolNames[static_cast<size_t>(spec.plan.pool)] + (per_head ? "_per_head" : "") + kFeatureNames[feature] +
+              (feature == 6 ? kPositionNames[static_cast<size_t>(spec.plan.positions)] : "") +
               (spec.tier == KernelTier::portable ? "_portable" : "");
   return spec;
 }
@@ -192,12 +203,7 @@ std::vector<PagedSpec> specials() {
   all.push_back(all.back());
   all.back().name = "second_layer";
   all.back().layer = 1;
-  AttentionPlan streaming;
-  streaming.mode = Mode::streaming;
-  streaming.sinks = 64;
-  streaming.window = 128;
-  streaming.refresh = {4};
-  all.push_back(named("streaming", streaming, texts));
+  all.push_back(named("streaming", streaming_plan(), texts));
   all.push_back(named("dense", AttentionPlan{}, {{700, 300}, {1, 1}, {65, 65}}));
   all.push_back(named("nothing_turns", small_plan(), texts));
   all.back().shape.rope.frequencies.clear();
@@ -207,6 +213,39 @@ std::vector<PagedSpec> specials() {
   all.back().plan.scan = Scan::dynamic_extend;
   all.push_back(named("many_texts", small_plan(), std::vector<Text>(40, {470, 3})));
   for (size_t i = 0; i < all.back().texts.size(); i += 3) all.back().texts[i] = {static_cast<int64_t>(i), i % 2 == 0 ? 0 : 1};
+  return all;
+}
+
+std::vector<PagedSpec> moving_positions() {
+  using enum ElementType;
+  const std::vector<Text> texts = {{2100, 150}, {700, 65}, {1301, 1}, {449, 70}, {1, 1}};
+  std::vector<PagedSpec> all;
+  const auto add = [&](Positions positions, const std::string& name, PagedShape shape) -> PagedSpec& {
+    all.push_back(named(std::string("at_") + kPositionNames[static_cast<size_t>(positions)] + "_" + name, small_plan(), texts));
+    all.back().shape = std::move(shape);
+    all.back().shape.trained_context = 1024;  // the longer texts are squeezed
+    all.back().plan.positions = positions;
+    all.back().plan.tail = 5;
+    return all.back();
+  };
+  for (const Positions positions : {Positions::streaming, Positions::infllm, Positions::dynamic_extend}) {
+    add(positions, "bf16_d64", shape_of(8, 2, 64, bf16, bf16)).gain = 2;
+    add(positions, "bf16_d128", shape_of(4, 2, 128, bf16, bf16)).plan.lists = Lists::kv_head;
+    add(positions, "e4m3_d64", shape_of(16, 1, 64, bf16, e4m3)).scales = Scales::exact;
+    add(positions, "e4m3_d128", shape_of(32, 2, 128, bf16, e4m3)).plan.scan = Scan::chunk_indexed;
+    all.back().scales = Scales::token;
+    add(positions, "pairs", shape_of(4, 2, 64, bf16, bf16)).layout = Layout::head_major;
+    set_rope(all.back().shape, 32, RopePairs::interleaved, 1.2);
+    add(positions, "window_alone", shape_of(4, 2, 128, bf16, bf16)).plan = streaming_plan();
+    all.back().plan.positions = positions;
+    add(positions, "tree", shape_of(4, 2, 64, bf16, bf16)).plan = tree_plan(0, 128, {.k = 128, .query_stride = 2, .key_block = 2});
+    all.back().plan.positions = positions;
+  }
+  add(Positions::dynamic_extend, "f16_d256", shape_of(3, 3, 256, f16, f16));
+  add(Positions::infllm, "i8_d96", shape_of(6, 2, 96, bf16, i8)).scales = Scales::exact;
+  add(Positions::dynamic_extend, "sliding", shape_of(4, 2, 64, bf16, bf16)).shape.sliding_window = 100;
+  add(Positions::dynamic_extend, "rotated", shape_of(4, 2, 64, bf16, bf16)).shape.keys_rotated = true;
+  all.back().shape.trained_context = 4096;
   return all;
 }
 
@@ -274,6 +313,11 @@ std::vector<PagedSpec> decode_grid() {
   for (const PagedSpec& special : specials()) {
     if (special.name != "streaming" && special.name != "dense" && special.name != "four_stages") continue;
     add(special.name, special.shape).plan = special.plan;
+  }
+  for (PagedSpec& moving : moving_positions()) {
+    moving.texts = texts;
+    moving.plan.tail = 0;
+    all.push_back(std::move(moving));
   }
   for (const PagedSpec& tree : trees()) {
     if (tree.plan.tree->k <= 128) add(tree.name, tree.shape).plan = tree.plan;

@@ -14,6 +14,9 @@ std::vector<PagedSpec> grid();
 // Each about one thing: plans that stages, single rows or positions make hard.
 std::vector<PagedSpec> specials();
 
+// Plans under whose positions the keys before the window move with the query block.
+std::vector<PagedSpec> moving_positions();
+
 // Plans of mode hip.
 std::vector<PagedSpec> trees();
 

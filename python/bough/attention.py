@@ -36,7 +36,7 @@ def attention(
 
     The last tq of the tk tokens are q's: row i sees tokens 0 to tk - tq + i, or, where the text is longer than the plan's sinks, window
     and k together, the first `sinks`, about the last `window` and what the plan's stages chose for its block of 64 rows, with positions by
-    rank in that context. hq is a multiple of hkv, at most 16 times as many; d is 64, 96, 128 or 256.
+    rank in that context or as the plan says. hq is a multiple of hkv, at most 16 times as many; d is 64, 96, 128 or 256.
 
     q, k, v: arrays of PyTorch or CuPy on a CUDA device (bfloat16 or float16; k and v of float8_e4m3fn or int8 too), or of PyTorch or NumPy
     on the CPU (float32, float16; PyTorch: bfloat16, and k and v of float8_e4m3fn or int8), of any strides but for the last dimension,

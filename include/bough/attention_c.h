@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define BOUGH_ATTENTION_ABI_VERSION 1u
+#define BOUGH_ATTENTION_ABI_VERSION 2u
 
 /* Of the library that is loaded. */
 BOUGH_API uint32_t bough_attention_abi_version(void);
@@ -78,6 +78,8 @@ typedef struct bough_paged_cache {
   bough_paged_plane k, v;
   const int32_t* page_table; /* [sequences, table_stride] or NULL */
   int64_t table_stride;
+  bough_paged_plane summary; /* every summary_step-th key once more; data NULL: none */
+  int64_t summary_step;      /* a power of two, at most 64, page_tokens and a quarter of the plan's first chunk; 0 where there is none */
 } bough_paged_cache;
 
 typedef struct bough_paged_batch {
@@ -113,7 +115,7 @@ BOUGH_API int32_t bough_paged_due_stage(const bough_paged* paged, int64_t counte
 BOUGH_API int32_t bough_paged_stages(const bough_paged* paged);
 
 /* stream: a cudaStream_t. */
-/* k, v: [rows, kv_heads, head_dim] of q's type; of the cache data and scale are written. */
+/* k, v: [rows, kv_heads, head_dim] of q's type; of the cache data and scale are written, and the summary with the keys. */
 BOUGH_API int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* k,
                                     const bough_paged_rows* v, const bough_paged_cache* cache, void* stream, char* message, size_t room);
 BOUGH_API int32_t bough_paged_prune(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q,

@@ -70,6 +70,12 @@ struct PagedCache {
   const int32_t* page_table = nullptr;  // [sequences, table_stride] pages, of which those that hold a token are read; null: page i of
                                         // a sequence is its i-th
   int64_t table_stride = 0;
+  // A thinner plane of keys, which scans read in every round over pieces of 4 * summary_step tokens or more, in all stages; such rounds
+  // then read nothing of k. The key of each token t that summary_step divides is here once more, as k has it: page as in k, row
+  // (t % page_tokens) / summary_step, so a page has page_tokens / summary_step rows. Where the scales of k differ by token, it has scales
+  // of its own at such rows, otherwise summary.scale is null and k's hold. data null: none.
+  PagedPlane summary;
+  int summary_step = 0;  // a power of two: at most 64, page_tokens and a quarter of the plan's first chunk
 };
 
 // Rows of sequence s: [query_start[s], query_start[s + 1]) of q, its last tokens; their keys are in the cache already.
@@ -120,9 +126,9 @@ class PagedAttention {
   size_t workspace_bytes() const;
 
   // Puts keys and values of the batch's rows, [rows, kv_heads, head_dim] of q's type, where the cache keeps their tokens; of the cache
-  // data and scale are written. A row of an e4m3 or i8 cache whose scales differ by token gets its greatest magnitude / 448 or / 127 as its
-  // scale, 1 where all is 0; any other scale is read, and what it cannot hold is clamped. batch.query_start null: one row a sequence, none
-  // where the length is 0; batch.longest is not read. Errors: as prune.
+  // data and scale are written, and the summary with the keys. A row of an e4m3 or i8 cache whose scales differ by token gets its greatest
+  // magnitude / 448 or / 127 as its scale, 1 where all is 0; any other scale is read, and what it cannot hold is clamped. batch.query_start
+  // null: one row a sequence, none where the length is 0; batch.longest is not read. Errors: as prune.
   Status write(const PagedBatch& batch, const PagedRows& k, const PagedRows& v, const PagedCache& cache, void* stream) const;
 
   // Chooses the context of every query block: stages, or nothing where all is seen. Blocks of 64 rows in absolute positions; the last

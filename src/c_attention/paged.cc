@@ -59,7 +59,10 @@ PagedPlane plane_of(const bough_paged_plane& p) {
           p.scale, p.scale_sequence_stride, {p.scale_page_stride, p.scale_token_stride, p.scale_head_stride}};
 }
 
-PagedCache cache_of(const bough_paged_cache& c) { return {plane_of(c.k), plane_of(c.v), c.page_table, c.table_stride}; }
+PagedCache cache_of(const bough_paged_cache& c) {
+  const auto step = static_cast<int>(std::clamp<int64_t>(c.summary_step, INT32_MIN, INT32_MAX));
+  return {plane_of(c.k), plane_of(c.v), c.page_table, c.table_stride, plane_of(c.summary), step};
+}
 
 PagedBatch batch_of(const bough_paged_batch& b) {
   const auto sequences = static_cast<int>(std::clamp<int64_t>(b.sequences, 0, INT32_MAX));

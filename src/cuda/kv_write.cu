@@ -1,4 +1,5 @@
-// kv_write: rows of keys and values to where the cache keeps their tokens. A warp takes one row of one KV head; a lane has eight elements.
+// kv_write: rows of keys and values to where the cache keeps their tokens, and of keys to the summary. A warp takes one row of one KV head;
+// a lane has eight elements.
 #include "cuda/instance.cuh"
 #include "cuda/prim/launch.cuh"
 #include "cuda/prim/search.cuh"
@@ -28,22 +29,43 @@ __device__ __forceinline__ uint32_t code_of(float x) {
   return static_cast<uint32_t>(__float2int_rn(fminf(127.0F, fmaxf(-127.0F, x)))) & 0xffu;
 }
 
+// A row of one KV head in a plane whose pages have 1 << page_shift rows.
+struct Row {
+  const Plane& plane;
+  int page_shift;
+  int seq;
+  int page;
+  int token;
+  int head;
+
+  __device__ __forceinline__ int64_t first() const { return row_of(plane, page_shift, seq, page, token, head); }
+  // REQUIRES: the plane has scales.
+  __device__ __forceinline__ float* scale() const {
+    const Steps& s = plane.scale_strides;
+    const int within = token & ((1 << page_shift) - 1);
+    return const_cast<float*>(plane.scale) + seq * plane.scale_sequence + static_cast<int64_t>(page) * s.page +
+           static_cast<int64_t>(within) * s.token + static_cast<int64_t>(head) * s.head;
+  }
+  __device__ __forceinline__ bool has_own_scale() const { return plane.scale != nullptr && plane.scale_strides.token != 0; }
+  template <typename Piece>
+  __device__ __forceinline__ void put(int e, Piece x) const {
+    constexpr int element_bytes = sizeof(Piece) / 8;
+    *reinterpret_cast<Piece*>(static_cast<unsigned char*>(const_cast<void*>(plane.data)) + (first() + e) * element_bytes) = x;
+  }
+};
+
 // What a row is divided by: the scale that is there, or one of its own, which is written.
 template <Kv KV>
-__device__ float scale_for(const Cache& c, const Plane& plane, const Place& at, int page, int head, const float (&x)[8]) {
-  if (plane.scale == nullptr) return 1.0F;
-  const Steps& s = plane.scale_strides;
-  const int within = at.token & ((1 << c.page_shift) - 1);
-  float* scale = const_cast<float*>(plane.scale) + at.seq * plane.scale_sequence + static_cast<int64_t>(page) * s.page +
-                 static_cast<int64_t>(within) * s.token + static_cast<int64_t>(head) * s.head;
-  if (s.token == 0) return *scale;
+__device__ float scale_for(const Row& row, const float (&x)[8]) {
+  if (row.plane.scale == nullptr) return 1.0F;
+  if (!row.has_own_scale()) return *row.scale();
   float most = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) most = fmaxf(most, fabsf(x[i]));
 #pragma unroll
   for (int apart = 16; apart > 0; apart /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, apart));
   const float own = most > 0 ? __fdiv_rn(most, KV == Kv::e4m3 ? 448.0F : 127.0F) : 1.0F;
-  if (threadIdx.x % 32 == 0) *scale = own;
+  if (threadIdx.x % 32 == 0) *row.scale() = own;
   return own;
 }
 
@@ -58,10 +80,14 @@ __global__ void __launch_bounds__(kWarps * 32) kv_write_kernel(Problem p, WriteA
   const WriteRows& rows = task % 2 == 0 ? a.k : a.v;
   const Plane& plane = task % 2 == 0 ? p.cache.k : p.cache.v;
   const uint4 x = e < p.d ? load16(static_cast<const T*>(rows.data) + blockIdx.x * rows.row + head * rows.head + e) : uint4{};
-  const int page = page_of(p.cache, at.seq, at.token);
-  const int64_t to = row_of(plane, p.cache.page_shift, at.seq, page, at.token, head) + e;
+  const Cache& c = p.cache;
+  const int page = page_of(c, at.seq, at.token);
+  const Row row{plane, c.page_shift, at.seq, page, at.token, head};
+  const Row again{c.summary, c.page_shift - c.summary_shift, at.seq, page, at.token >> c.summary_shift, head};
+  const bool twice = task % 2 == 0 && c.summary.data != nullptr && (at.token & ((1 << c.summary_shift) - 1)) == 0;
   if constexpr (KV == Kv::same) {
-    if (e < p.d) *reinterpret_cast<uint4*>(static_cast<T*>(const_cast<void*>(plane.data)) + to) = x;
+    if (e < p.d) row.put(e, x);
+    if (e < p.d && twice) again.put(e, x);
   } else {
     const uint32_t words[4] = {x.x, x.y, x.z, x.w};
     float y[8];
@@ -71,11 +97,13 @@ __global__ void __launch_bounds__(kWarps * 32) kv_write_kernel(Problem p, WriteA
       y[2 * i] = u.x;
       y[2 * i + 1] = u.y;
     }
-    const float scale = scale_for<KV>(p.cache, plane, at, page, head, y);
+    const float scale = scale_for<KV>(row, y);
     uint32_t out[2] = {};
 #pragma unroll
     for (int i = 0; i < 8; ++i) out[i / 4] |= code_of<KV>(__fdiv_rn(y[i], scale)) << (i % 4 * 8);
-    if (e < p.d) *reinterpret_cast<uint2*>(static_cast<unsigned char*>(const_cast<void*>(plane.data)) + to) = {out[0], out[1]};
+    if (e < p.d) row.put(e, uint2{out[0], out[1]});
+    if (e < p.d && twice) again.put(e, uint2{out[0], out[1]});
+    if (e == 0 && twice && again.has_own_scale()) *again.scale() = scale;
   }
 }
 

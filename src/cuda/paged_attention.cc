@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <new>
 #include <string>
@@ -67,6 +68,33 @@ Status check_plane(const char* name, const PagedPlane& plane) {
   return {};
 }
 
+bool quantised(const Problem& p) { return p.kv_type == ElementType::e4m3 || p.kv_type == ElementType::i8; }
+
+Status check_summary(const PagedCache& cache, const Problem& p) {
+  const int step = cache.summary_step;
+  if (cache.summary.data == nullptr && step == 0) return {};
+  BOUGH_RETURN_IF_ERROR(check_plane("cache.summary", cache.summary));
+  if (p.stages.count == 0 || p.tree.branches > 0) {
+    return {Code::invalid_argument, "cache.summary is there, but the layer's plan has no stages, whose scans alone read it"};
+  }
+  const int page_tokens = 1 << p.cache.page_shift, chunk = p.stages.chunk[0];
+  if (step < 1 || step > 64 || !std::has_single_bit(static_cast<unsigned>(step)))
+    return must_be("cache.summary_step", step, "a power of two from 1 to 64");
+  if (step > page_tokens) return must_be("cache.summary_step", step, "at most page_tokens, " + std::to_string(page_tokens));
+  if (4 * step > chunk) {
+    return must_be("cache.summary_step", step, "at most a quarter of the plan's first chunk, " + std::to_string(chunk) + " tokens");
+  }
+  if (!quantised(p)) return {};
+  const bool by_token = cache.k.scale != nullptr && cache.k.scale_strides.token != 0;
+  if (by_token && (cache.summary.scale == nullptr || cache.summary.scale_strides.token == 0)) {
+    return {Code::invalid_argument, "cache.k has a scale for each token, so cache.summary must have scales with a token stride"};
+  }
+  if (!by_token && cache.summary.scale != nullptr) {
+    return {Code::invalid_argument, "cache.summary has scales, but those of cache.k, which do not differ by token, hold for it"};
+  }
+  return {};
+}
+
 Status check_rows(const char* name, const PagedRows& rows) {
   if (rows.data == nullptr || !aligned(rows.data)) return {Code::invalid_argument, std::string(name) + " is null or not 16-byte aligned"};
   if (rows.row % 8 != 0) return must_be(std::string(name) + "'s row stride", rows.row, "a multiple of 8 elements");
@@ -86,6 +114,18 @@ void put_cache(const PagedCache& cache, Problem& p) {
   p.cache.v = plane_of(cache.v);
   p.cache.table = cache.page_table;
   p.cache.table_stride = cache.table_stride;
+  if (cache.summary.data == nullptr) return;
+  PagedPlane summary = cache.summary;
+  if (summary.scale == nullptr) {
+    summary.scale = cache.k.scale;
+    summary.scale_sequence_stride = cache.k.scale_sequence_stride;
+    summary.scale_strides = cache.k.scale_strides;
+  }
+  p.cache.summary = plane_of(summary);
+  const int64_t bytes = reinterpret_cast<intptr_t>(summary.data) - reinterpret_cast<intptr_t>(cache.k.data);
+  p.cache.summary_from = bytes / (quantised(p) ? 1 : 2);
+  p.cache.summary_shift = std::countr_zero(static_cast<unsigned>(cache.summary_step));
+  p.cache.summary_span = 4 * cache.summary_step;
 }
 
 void put_output(const PagedRows& o, float* lse, const float* sink_logits, Problem& p) {
@@ -131,7 +171,8 @@ Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedCache& ca
   if (batch.longest < 0 || batch.longest > l.length) return must_be("batch.longest", batch.longest, "0 to " + std::to_string(l.length));
   if (batch.lengths == nullptr) return {Code::invalid_argument, "batch.lengths is null"};
   BOUGH_RETURN_IF_ERROR(check_plane("cache.k", cache.k));
-  return check_plane("cache.v", cache.v);
+  BOUGH_RETURN_IF_ERROR(check_plane("cache.v", cache.v));
+  return check_summary(cache, layout.problem);
 }
 
 Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const {

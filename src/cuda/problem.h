@@ -111,6 +111,11 @@ struct Cache {
   const int32_t* table = nullptr;
   int64_t table_stride = 0;
   int32_t page_shift = 6;
+  // Keys of the tokens that 1 << summary_shift divides: a cache of tokens t >> summary_shift in pages of as many fewer.
+  Plane summary;                     // data null: none
+  int64_t summary_from = 0;          // elements from k.data to summary.data
+  int32_t summary_shift = 0;         // at most page_shift
+  int32_t summary_span = INT32_MAX;  // a round over this many tokens or more reads it
 };
 
 // Whether keys before the window move with the query block: kernels compiled for that attend, and working sets last for one step.

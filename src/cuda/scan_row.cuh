@@ -84,13 +84,17 @@ struct RowScan {
     float scale;
   };
 
-  // `index`: the candidate that the key belongs to.
-  __device__ __forceinline__ Key load(int token, int index) const {
+  // `index`: the candidate that the key belongs to; `summary`: from there, which holds it.
+  __device__ __forceinline__ Key load(int token, int index, bool summary = false) const {
     const int quad = threadIdx.x % 4;
-    const int64_t row = base + static_cast<int64_t>(page_of(p.cache, seq, token)) * p.cache.k.strides.page +
-                        static_cast<int64_t>(token & ((1 << p.cache.page_shift) - 1)) * p.cache.k.strides.token;
+    const Cache& c = p.cache;
+    const int page = page_of(c, seq, token);
+    const int64_t row = summary ? summary_row(c, seq, page, token, head)
+                                : base + static_cast<int64_t>(page) * c.k.strides.page +
+                                      static_cast<int64_t>(token & ((1 << c.page_shift) - 1)) * c.k.strides.token;
     Key key;
-    key.scale = KV == Kv::same ? 1.0F : scale_of(p.cache, p.cache.k, seq, token, head);
+    key.scale = 1.0F;
+    if (KV != Kv::same) key.scale = summary ? summary_scale(c, seq, page, token, head) : scale_of(c, c.k, seq, token, head);
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) key.x[i] = load_eight<T, KV>(p.cache.k.data, row + i * 32 + quad * 8);
     if constexpr (TURN) turn(key, row, static_cast<int>(positions->key(token, index)));
@@ -155,20 +159,24 @@ struct RowScan {
     }
   }
 
+  // One of the rounds of eight candidates, n >= 4; known[side]: of the key that was better.
+  __device__ __forceinline__ void round(int n, int index, bool summary, int& l, float& score, float (&known)[2]) const {
+    const Key key0 = load(l + n / 4, index, summary), key1 = load(l + n / 2 + n / 4, index, summary);
+    float best[2][2];
+    products(key0, key1, best);
+    const bool goes_left = best[0][0] > best[1][1];
+    if (!goes_left) l += n / 2;
+    known[0] = goes_left ? best[0][0] : best[0][1];
+    known[1] = goes_left ? best[1][0] : best[1][1];
+    score = fmaxf(score, fmaxf(best[0][0], best[1][1]));
+  }
+
   // The rounds of eight candidates, this lane's [l, l + n), n >= 4: left keys in rows 0-7, right ones in rows 8-15. The last two rounds ask
   // for one key more: the other one was probed in the round before, and each key's products with both sides are there.
   __device__ __forceinline__ void rounds(int n, int index, int l, float& score) const {
     float known[2] = {-INFINITY, -INFINITY};  // of key l + 1, from either side
-    for (; n >= 4; n /= 2) {
-      const Key key0 = load(l + n / 4, index), key1 = load(l + n / 2 + n / 4, index);
-      float best[2][2];
-      products(key0, key1, best);
-      const bool goes_left = best[0][0] > best[1][1];
-      if (!goes_left) l += n / 2;
-      known[0] = best[0][goes_left ? 0 : 1];
-      known[1] = best[1][goes_left ? 0 : 1];
-      score = fmaxf(score, fmaxf(best[0][0], best[1][1]));
-    }
+    for (; n >= p.cache.summary_span; n /= 2) round(n, index, true, l, score, known);
+    for (; n >= 4; n /= 2) round(n, index, false, l, score, known);
     const Key key = load(l, index);
     float best[2][2];
     products(key, key, best);
@@ -180,7 +188,8 @@ struct RowScan {
   __device__ __forceinline__ void two_rounds(int n, const int index[2], int l[2], float score[2]) const {
     const int slot = min(threadIdx.x % 32 / 4, 5);
     const int offset = slot < 2 ? n / 4 + slot * (n / 2) : (slot - 2) / 2 * (n / 2) + n / 8 + slot % 2 * (n / 4);
-    const Key key0 = load(l[0] + offset, index[0]), key1 = load(l[1] + offset, index[1]);
+    const bool summary = (slot < 2 ? n : n / 2) >= p.cache.summary_span;
+    const Key key0 = load(l[0] + offset, index[0], summary), key1 = load(l[1] + offset, index[1], summary);
     float best[2][2];
     products(key0, key1, best);
 #pragma unroll

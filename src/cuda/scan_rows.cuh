@@ -107,8 +107,9 @@ struct WarpScorer {
     return (2 * k + row % 2) * 4 + row / 2;
   }
 
-  __device__ __forceinline__ void load(int token, uint4 (&x)[kKeys][kPieces]) {
-    const int64_t own_row = keys.row(held, token);
+  // `summary`: from there.
+  __device__ __forceinline__ void load(int token, bool summary, uint4 (&x)[kKeys][kPieces]) {
+    const int64_t own_row = keys.row(held, token, summary);
     const int position = TURN ? static_cast<int>(positions.key(token, candidate)) : 0;
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
@@ -161,8 +162,8 @@ struct WarpScorer {
     for (int right = 0; right < (round.single ? 1 : 2); ++right) {
       const int token = l + (right == 0 ? round.left : round.right);
       uint4 key[kKeys][kPieces];
-      load(token, key);
-      const float scale = keys.scale_of(held, token);
+      load(token, round.summary, key);
+      const float scale = keys.scale_of(held, token, round.summary);
 #pragma unroll 1
       for (int side = right == 0 ? 0 : round.right_begin; side < (right == 0 ? round.left_end : sides); ++side) {
         const float best = multiply(key, side) * scale;

@@ -14,37 +14,43 @@ struct HeldPage {
   int page = 0;
 };
 
-// Keys of one sequence and KV head.
+// Keys of one sequence and KV head, in the cache and in its summary.
 template <Kv KV>
 struct KeyRows {
   const unsigned char* data;
   const float* scale;    // null: 1
   const int32_t* table;  // null: pages in order
-  const Plane& plane;
-  int page_shift;
+  const Cache& cache;
+  int seq;
+  int head;
 
   __device__ __forceinline__ KeyRows(const Cache& c, int seq, int head)
       : data(static_cast<const unsigned char*>(c.k.data) +
              (seq * c.k.sequence + static_cast<int64_t>(head) * c.k.strides.head) * kElementBytes<KV>),
         scale(c.k.scale == nullptr ? nullptr : c.k.scale + seq * c.k.scale_sequence + static_cast<int64_t>(head) * c.k.scale_strides.head),
         table(c.table == nullptr ? nullptr : c.table + seq * c.table_stride),
-        plane(c.k),
-        page_shift(c.page_shift) {}
+        cache(c),
+        seq(seq),
+        head(head) {}
 
-  // Element 0 of a token's row, in elements from `data`.
-  __device__ __forceinline__ int64_t row(HeldPage& held, int token) const {
-    const int number = token >> page_shift;
+  // Element 0 of a token's row, in elements from `data`; `summary`: of its row in the summary, which holds it.
+  __device__ __forceinline__ int64_t row(HeldPage& held, int token, bool summary) const {
+    const int number = token >> cache.page_shift;
     if (number != held.number) held.page = table == nullptr ? number : __ldg(table + number);
     held.number = number;
-    return static_cast<int64_t>(held.page) * plane.strides.page + static_cast<int64_t>(in_page(token)) * plane.strides.token;
+    if (summary) {
+      return summary_row(cache, seq, held.page, token, head) - seq * cache.k.sequence - static_cast<int64_t>(head) * cache.k.strides.head;
+    }
+    return static_cast<int64_t>(held.page) * cache.k.strides.page + static_cast<int64_t>(in_page(token)) * cache.k.strides.token;
   }
-  // REQUIRES: the token's row was asked for last.
-  __device__ __forceinline__ float scale_of(const HeldPage& held, int token) const {
+  // REQUIRES: the token's row was asked for last, as here.
+  __device__ __forceinline__ float scale_of(const HeldPage& held, int token, bool summary) const {
     if (KV == Kv::same || scale == nullptr) return 1.0F;
-    const Steps& s = plane.scale_strides;
+    if (summary) return summary_scale(cache, seq, held.page, token, head);
+    const Steps& s = cache.k.scale_strides;
     return __ldg(scale + static_cast<int64_t>(held.page) * s.page + static_cast<int64_t>(in_page(token)) * s.token);
   }
-  __device__ __forceinline__ int in_page(int token) const { return token & ((1 << page_shift) - 1); }
+  __device__ __forceinline__ int in_page(int token) const { return token & ((1 << cache.page_shift) - 1); }
 };
 
 // Of N values that lanes have, the greatest value number lane / UNIT % N of all lanes that differ from this one in lane / UNIT % (LIMIT /
@@ -77,20 +83,20 @@ struct Best {
 };
 
 // What a round scores of each candidate: the key `left` tokens after its first for sides [0, left_end), and unless it is `single` the key
-// `right` tokens after it for sides [right_begin, sides).
+// `right` tokens after it for sides [right_begin, sides); `summary`: keys from there.
 struct Round {
   int left;
   int right;
   int left_end;
   int right_begin;
   bool single;
+  bool summary;
 };
 
-// The score of this lane's candidate, which begins at l: `chunk` tokens, a power of two. `scorer` has `sides` and score(l, round, of left,
-// of right), which all lanes of a warp call.
-// Each round scores the keys at the quarter points. Those of two tokens are the tokens themselves, of which the second is the better key of
-// the round of four; that of one token is the better of the two. So the last rounds read one new key, and every key that they may compare
-// is scored for both sides when it is there.
+// The score of this lane's candidate, which begins at l: `chunk` tokens, a power of two. `scorer` has `sides`, `keys` and score(l, round,
+// of left, of right), which all lanes of a warp call. Each round scores the keys at the quarter points. Those of two tokens are the tokens
+// themselves, of which the second is the better key of the round of four; that of one token is the better of the two. So the last rounds
+// read one new key, and every key that they may compare is scored for both sides when it is there.
 template <typename Scorer>
 __device__ __forceinline__ float descend(int chunk, int l, Scorer& scorer) {
   float score = -INFINITY, second[2] = {-INFINITY, -INFINITY};
@@ -98,7 +104,10 @@ __device__ __forceinline__ float descend(int chunk, int l, Scorer& scorer) {
   for (int n = chunk; n > 0; n = n > 4 ? n / 2 : n > 1 ? 1 : 0) {
     const bool both = n <= 4;
     Best x, y;
-    scorer.score(l, {n == 2 ? 1 : n / 4, 3 * n / 4, both ? scorer.sides : 1, both ? 0 : scorer.sides - 1, n == 1}, x, y);
+    scorer.score(
+        l,
+        {n == 2 ? 1 : n / 4, 3 * n / 4, both ? scorer.sides : 1, both ? 0 : scorer.sides - 1, n == 1, n >= scorer.keys.cache.summary_span},
+        x, y);
     if (n == 1) {
       score = fmaxf(score, fmaxf(x.of[0], second[1]));
       return fmaxf(score, x.of[0] > second[1] ? x.of[1] : second[0]);

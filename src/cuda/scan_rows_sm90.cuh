@@ -178,10 +178,10 @@ struct WarpgroupScorer {
   // All keys of the round are on their way before the first is waited for; a single one comes twice.
   __device__ __forceinline__ void score(int l, const Round& round, Best& best_left, Best& best_right) {
     const int left = l + round.left, right = l + round.right;
-    const int64_t left_row = keys.row(held, left);
-    const float left_scale = keys.scale_of(held, left);
-    const int64_t right_row = keys.row(held, right);
-    const float right_scale = keys.scale_of(held, right);
+    const int64_t left_row = keys.row(held, left, round.summary);
+    const float left_scale = keys.scale_of(held, left, round.summary);
+    const int64_t right_row = keys.row(held, right, round.summary);
+    const float right_scale = keys.scale_of(held, right, round.summary);
     Stored x[kKeys][kPieces], z[kKeys][kPieces];
     load(left_row, x);
     load(right_row, z);

@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
 #pragma unroll 1
     for (int i = 0; i < p.stages.chunk[0]; i += p.tree.key_stride) {
       uint4 key[Scorer::kKeys][Scorer::kPieces];
-      scorer.load(token + i, key);
-      best = fmaxf(best, scorer.multiply(key, 0) * keys.scale_of(scorer.held, token + i));
+      scorer.load(token + i, false, key);
+      best = fmaxf(best, scorer.multiply(key, 0) * keys.scale_of(scorer.held, token + i, false));
     }
     if (threadIdx.x % 32 < 8 * Scorer::kKeys && j < count) put_score(p, block, head, j, best);
   }

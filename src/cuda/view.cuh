@@ -26,6 +26,19 @@ __device__ __forceinline__ float scale_of(const Cache& c, const Plane& p, int se
                static_cast<int64_t>(within) * s.token + static_cast<int64_t>(head) * s.head);
 }
 
+// The same of a key in the summary, in elements from the keys' data on. REQUIRES: the summary holds the token.
+__device__ __forceinline__ int64_t summary_row(const Cache& c, int seq, int page, int token, int head) {
+  return c.summary_from + row_of(c.summary, c.page_shift - c.summary_shift, seq, page, token >> c.summary_shift, head);
+}
+__device__ __forceinline__ float summary_scale(const Cache& c, int seq, int page, int token, int head) {
+  const Plane& p = c.summary;
+  if (p.scale == nullptr) return 1.0F;
+  const Steps& s = p.scale_strides;
+  const int within = (token & ((1 << c.page_shift) - 1)) >> c.summary_shift;
+  return __ldg(p.scale + seq * p.scale_sequence + static_cast<int64_t>(page) * s.page + static_cast<int64_t>(within) * s.token +
+               static_cast<int64_t>(head) * s.head);
+}
+
 // What the block of rows [r0, r0 + rows) sees, with every stage still to run where any is.
 __device__ __forceinline__ BlockInfo block_of(const Problem& p, int seq, int row, int rows, int r0) {
   const Placement& a = p.placement;

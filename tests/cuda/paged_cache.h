@@ -1,4 +1,5 @@
-// A cache on the device as other engines lay it out: shuffled pages, poison in every byte that is no valid token.
+// A cache on the device as other engines lay it out: shuffled pages, poison in every byte that is no valid token. Where the case has a
+// summary of keys, so has the cache, in rows as far apart as those of the keys.
 #pragma once
 
 #include <array>
@@ -23,7 +24,7 @@ class DeviceCache {
   bool intact() const;
 
  private:
-  enum Kind : size_t { keys, values };
+  enum Kind : size_t { keys, values, summary };
   struct Places {
     Strides strides;
     int64_t sequence = 0;
@@ -36,15 +37,21 @@ class DeviceCache {
   };
 
   void draw_pages(uint64_t salt);
-  Places row_places() const;
-  Places scale_places() const;
-  size_t at(const Places& places, size_t sequence, int64_t token, int head) const;
+  Places row_places(Kind kind) const;
+  Places scale_places(Kind kind) const;
+  // Of a token that the kind of plane has.
+  size_t at(Kind kind, const Places& places, size_t sequence, int64_t token, int head) const;
   void write(Kind kind, size_t sequence, int64_t length);
-  bool has_scales() const { return case_.spec().scales != Scales::none; }
+  int64_t step(Kind kind) const { return kind == summary ? case_.spec().summary_step : 1; }
+  bool has(Kind kind) const { return kind != summary || case_.spec().summary_step > 0; }
+  bool has_scales(Kind kind) const {
+    if (kind == summary) return case_.spec().scales == Scales::token || case_.spec().scales == Scales::exact;
+    return case_.spec().scales != Scales::none;
+  }
   bool together() const { return case_.spec().layout == Layout::together; }
   bool paged() const { return case_.spec().layout != Layout::contiguous; }
   // Where the values begin in a buffer that they share with the keys, in elements.
-  int64_t values_from() const { return together() ? rows_.strides.page / 2 : 0; }
+  int64_t values_from() const { return together() ? rows_[keys].strides.page / 2 : 0; }
   PagedPlane view(Kind kind) const;
 
   const PagedCase& case_;
@@ -55,10 +62,11 @@ class DeviceCache {
   int64_t table_stride_ = 0;
   std::vector<int32_t> table_;
   DeviceBuffer device_table_;
-  Places rows_;
-  Places scales_;
-  std::array<Plane<std::byte>, 2> stored_;
-  std::array<Plane<float>, 2> scale_;
+  static constexpr std::array<Kind, 3> kKinds = {keys, values, summary};
+  std::array<Places, 3> rows_;
+  std::array<Places, 3> scales_;
+  std::array<Plane<std::byte>, 3> stored_;
+  std::array<Plane<float>, 3> scale_;
 };
 
 }  // namespace bough::test

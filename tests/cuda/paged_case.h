@@ -35,8 +35,9 @@ struct PagedSpec {
   KernelTier tier = KernelTier::best;
   Layout layout = Layout::token_major;
   Scales scales = Scales::none;
-  int pad = 0;     // 16-byte pieces between neighbours of every axis, of the cache and of q and o
-  float gain = 1;  // of q: above 1 few keys have most of the weight
+  int summary_step = 0;  // n > 0: the cache has a summary of every n-th key
+  int pad = 0;           // 16-byte pieces between neighbours of every axis, of the cache and of q and o
+  float gain = 1;        // of q: above 1 few keys have most of the weight
   std::vector<Text> texts;
   uint64_t seed = 1;
 };

@@ -142,6 +142,64 @@ TEST_F(PagedCalls, WhatIsMissingIsNamed) {
   expect_refused(attention.attend(call.batch(), call.q(), call.cache(), {}, nullptr, nullptr, workspace.data(), stream), {"o"});
 }
 
+// A prune of the sample with another summary.
+class PagedSummaryCalls : public PagedCalls {
+ protected:
+  static void expect_refused_with(PagedSpec spec, const std::function<void(PagedCache&)>& spoil, const std::vector<std::string>& says) {
+    const PagedCase c(std::move(spec));
+    BOUGH_MAKE_RUN(run, c);
+    const DeviceCall call(c, c.parts());
+    const DeviceBuffer workspace(run.attention().workspace_bytes(), std::byte{0});
+    PagedCache cache = call.cache();
+    spoil(cache);
+    expect_refused(run.attention().prune(call.batch(), call.q(), cache, workspace.data(), run.stream().get()), says);
+  }
+  // Chunks of 64 in the first stage.
+  static PagedSpec spec(int page_tokens, int step) {
+    PagedSpec spec = samples().front();
+    spec.shape.page_tokens = page_tokens;
+    spec.summary_step = step;
+    return spec;
+  }
+};
+
+TEST_F(PagedSummaryCalls, StepsAreRefusedByWhatTheyExceed) {
+  const auto step = [](int n) { return [n](PagedCache& cache) { cache.summary_step = n; }; };
+  expect_refused_with(spec(64, 16), step(12), {"summary_step", "12", "power of two", "64"});
+  expect_refused_with(spec(64, 16), step(0), {"summary_step", "0", "power of two"});
+  expect_refused_with(spec(256, 16), step(128), {"summary_step", "128", "power of two", "64"});
+  expect_refused_with(spec(64, 16), step(32), {"summary_step", "32", "quarter", "first chunk", "64"});
+  expect_refused_with(spec(8, 8), step(16), {"summary_step", "16", "page_tokens", "8"});
+}
+
+TEST_F(PagedSummaryCalls, PlanesAreRefusedAsThoseOfTheCache) {
+  expect_refused_with(spec(64, 16), [](PagedCache& cache) { cache.summary.data = static_cast<const std::byte*>(cache.summary.data) + 8; },
+                      {"cache.summary", "aligned"});
+  expect_refused_with(spec(64, 16), [](PagedCache& cache) { cache.summary.data = nullptr; }, {"cache.summary", "null"});
+  expect_refused_with(spec(64, 16), [](PagedCache& cache) { cache.summary.strides.head = 12; }, {"cache.summary", "stride", "12"});
+}
+
+TEST_F(PagedSummaryCalls, ALayerThatScansNothingHasNone) {
+  PagedSpec dense = samples().front();
+  dense.plan = AttentionPlan{};
+  expect_refused_with(dense,
+                      [](PagedCache& cache) {
+                        cache.summary = cache.k;
+                        cache.summary_step = 16;
+                      },
+                      {"cache.summary", "no stages"});
+}
+
+TEST_F(PagedSummaryCalls, ScalesAreItsOwnWhereTheyDifferByToken) {
+  PagedSpec e4m3 = spec(64, 16);
+  e4m3.shape.kv_type = ElementType::e4m3;
+  e4m3.scales = Scales::token;
+  expect_refused_with(e4m3, [](PagedCache& cache) { cache.summary.scale = nullptr; }, {"cache.k", "cache.summary", "scale"});
+  expect_refused_with(e4m3, [](PagedCache& cache) { cache.summary.scale_strides.token = 0; }, {"cache.summary", "token stride"});
+  e4m3.scales = Scales::head;
+  expect_refused_with(e4m3, [](PagedCache& cache) { cache.summary.scale = cache.k.scale; }, {"cache.summary", "cache.k", "scales"});
+}
+
 // The plan is cut to what the model was trained on, and says so.
 TEST_F(PagedCalls, ThePlanIsFitted) {
   Arguments a;

@@ -158,6 +158,18 @@ std::vector<PagedSpec> grid() {
   return specs;
 }
 
+std::vector<PagedSpec> with_summaries(const std::vector<PagedSpec>& specs) {
+  std::vector<PagedSpec> all;
+  for (const PagedSpec& spec : specs) {
+    const LayerPlan layer = spec.plan.layer(spec.layer);
+    if (layer.mode != Mode::stages || spec.shape.sliding_window > 0) continue;
+    const int widest = std::min({64, spec.shape.page_tokens, layer.stages.front().chunk / 4});
+    all.push_back(spec);
+    all.back().summary_step = std::max(1, widest >> all.size() % 3);
+  }
+  return all;
+}
+
 std::vector<PagedSpec> trees() {
   const std::vector<Text> texts = {{2100, 150}, {700, 65}, {1301, 1}, {450, 3}, {1, 1}};
   std::vector<PagedSpec> all;

@@ -1,4 +1,4 @@
-// PagedAttention::write: every element where its token is kept, as the host would round it, and nothing else.
+// PagedAttention::write: every element where its token is kept, keys in their summary too, as the host would round it, and nothing else.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -27,6 +27,7 @@ struct WriteSpec {
   int head_dim = 64;
   Quantum quantum = Quantum::none;
   bool head_major = false;
+  int summary_step = 0;
 };
 
 class PagedWrite : public testing::TestWithParam<WriteSpec> {
@@ -34,35 +35,40 @@ class PagedWrite : public testing::TestWithParam<WriteSpec> {
   static constexpr int64_t kPad = 16;  // elements between neighbours
 
   int64_t d() const { return GetParam().head_dim; }
-  Strides strides() const {
-    const int64_t row = d() + kPad;
-    if (GetParam().head_major) return {row * kPageTokens * kHeads, row, row * kPageTokens};
-    return {row * kPageTokens * kHeads, row * kHeads, row};
+  // Of a plane that has every `step`-th token.
+  Strides strides(int step) const {
+    const int64_t row = d() + kPad, rows = kPageTokens / step;
+    if (GetParam().head_major) return {row * rows * kHeads, row, row * rows};
+    return {row * rows * kHeads, row * kHeads, row};
   }
-  Strides scale_strides() const { return GetParam().quantum == Quantum::token ? Strides{kPageTokens * kHeads, kHeads, 1} : Strides{}; }
-  size_t elements() const { return static_cast<size_t>(strides().page * kPages); }
-  size_t scales() const { return GetParam().quantum == Quantum::token ? kPages * kPageTokens * kHeads : 1; }
+  Strides scale_strides(int step) const {
+    return GetParam().quantum == Quantum::token ? Strides{kPageTokens / step * kHeads, kHeads, 1} : Strides{};
+  }
+  size_t elements(int step) const { return static_cast<size_t>(strides(step).page * kPages); }
+  size_t scales(int step) const { return GetParam().quantum == Quantum::token ? kPages * kPageTokens / step * kHeads : 1; }
 
-  // What the cache holds after rows [r, heads, d] of q's type went to `places`; a row without a token goes to -1.
-  void expect_plane(const std::vector<std::byte>& rows, const std::vector<int64_t>& places, const DeviceBuffer& data,
+  // What a plane holds after rows [r, heads, d] of q's type went to `places`; a row without a token goes to -1.
+  void expect_plane(const std::vector<std::byte>& rows, const std::vector<int64_t>& places, int step, const DeviceBuffer& data,
                     const DeviceBuffer& scale) const {
-    const auto [q, kv, head_dim, quantum, head_major] = GetParam();
+    const auto [q, kv, head_dim, quantum, head_major, summary_step] = GetParam();
     const size_t bytes = element_bytes(kv);
-    std::vector<std::byte> want(elements() * bytes, kPoison);
-    std::vector<float> want_scale(scales());
+    std::vector<std::byte> want(elements(step) * bytes, kPoison);
+    std::vector<float> want_scale(scales(step));
     std::memset(want_scale.data(), 0xff, want_scale.size() * sizeof(float));
     if (quantum == Quantum::tensor) want_scale[0] = 0.01F;
     for (size_t r = 0; r < places.size(); ++r) {
+      if (places[r] % step != 0) continue;
       for (int head = 0; head < kHeads && places[r] >= 0; ++head) {
         const size_t from = (r * kHeads + static_cast<size_t>(head)) * static_cast<size_t>(d());
-        const int64_t page = places[r] / kPageTokens, within = places[r] % kPageTokens;
-        const auto to = static_cast<size_t>(page * strides().page + within * strides().token + head * strides().head);
+        const int64_t page = places[r] / kPageTokens, within = places[r] % kPageTokens / step;
+        const Strides by = strides(step);
+        const auto to = static_cast<size_t>(page * by.page + within * by.token + head * by.head);
         float most = 0, divisor = 1;
         for (size_t e = 0; e < static_cast<size_t>(d()); ++e) most = std::max(most, std::abs(load(q, rows.data(), from + e)));
         if (quantum == Quantum::tensor) divisor = 0.01F;
         if (quantum == Quantum::token) {
           divisor = most > 0 ? most / (kv == ElementType::e4m3 ? 448.0F : 127.0F) : 1.0F;
-          want_scale[static_cast<size_t>(places[r] * kHeads + head)] = divisor;
+          want_scale[static_cast<size_t>(places[r] / step * kHeads + head)] = divisor;
         }
         for (size_t e = 0; e < static_cast<size_t>(d()); ++e) store(kv, want.data(), to + e, load(q, rows.data(), from + e) / divisor);
       }
@@ -80,13 +86,14 @@ TEST_P(PagedWrite, RowsGoWhereTheirTokensAre) {
   const WriteSpec& spec = GetParam();
   PagedShape shape = shape_of(kHeads, kHeads, spec.head_dim, spec.q, spec.kv);
   shape.page_tokens = kPageTokens;
-  auto attention = PagedAttention::create(AttentionPlan{}, 0, shape, {64, 5, 64});
+  auto attention = PagedAttention::create(small_plan(), 0, shape, {64, 5, 64});
   if (!attention.ok() && attention.status().code() == Code::unsupported) GTEST_SKIP() << attention.status().message();
   ASSERT_TRUE(attention.ok()) << attention.status().message();
   // Texts of 5, 0, 40 and 17 tokens; pages in no order.
   const std::vector<int32_t> table = {7, -1, -1, -1, -1, -1, -1, -1, 2, 11, 0, -1, 5, 3, -1, -1};
   const std::vector<int32_t> lengths = {5, 0, 40, 17}, query_start = {0, 5, 5, 8, 10};
   const std::vector<int64_t> prefill = {112, 113, 114, 115, 116, 5, 6, 7, 5 * 16 + 15, 3 * 16}, decode = {116, -1, 7, 3 * 16};
+  const std::vector<int> steps = {1, 1, spec.summary_step};  // of keys, values and summary
   const Stream stream;
   for (const bool one_each : {false, true}) {
     const std::vector<int64_t>& all = one_each ? decode : prefill;
@@ -103,18 +110,19 @@ TEST_P(PagedWrite, RowsGoWhereTheirTokensAre) {
     tables.upload(table);
     device_lengths.upload(lengths);
     starts.upload(query_start);
-    DeviceBuffer data[2], scale[2];
+    DeviceBuffer data[3], scale[3];
     PagedCache cache;
-    for (int i = 0; i < 2; ++i) {
-      data[i] = DeviceBuffer(elements() * element_bytes(spec.kv));
-      scale[i] = DeviceBuffer(scales() * sizeof(float));
+    cache.summary_step = spec.summary_step;
+    for (size_t i = 0; i < 3 && steps[i] > 0; ++i) {
+      data[i] = DeviceBuffer(elements(steps[i]) * element_bytes(spec.kv));
+      scale[i] = DeviceBuffer(scales(steps[i]) * sizeof(float));
       if (spec.quantum == Quantum::tensor) scale[i].upload(std::vector<float>{0.01F});
-      PagedPlane& plane = i == 0 ? cache.k : cache.v;
+      PagedPlane& plane = i == 0 ? cache.k : i == 1 ? cache.v : cache.summary;
       plane.data = data[i].data();
-      plane.strides = strides();
-      if (spec.quantum == Quantum::none) continue;
+      plane.strides = strides(steps[i]);
+      if (spec.quantum == Quantum::none || (i == 2 && spec.quantum == Quantum::tensor)) continue;
       plane.scale = scale[i].as<float>();
-      plane.scale_strides = scale_strides();
+      plane.scale_strides = scale_strides(steps[i]);
     }
     cache.page_table = tables.as<int32_t>();
     cache.table_stride = kTableStride;
@@ -124,8 +132,7 @@ TEST_P(PagedWrite, RowsGoWhereTheirTokensAre) {
     const Status written = attention->write(batch, rows_k, rows_v, cache, stream.get());
     ASSERT_TRUE(written.ok()) << written.message();
     stream.wait();
-    expect_plane(k, all, data[0], scale[0]);
-    expect_plane(v, all, data[1], scale[1]);
+    for (size_t i = 0; i < 3 && steps[i] > 0; ++i) expect_plane(i == 1 ? v : k, all, steps[i], data[i], scale[i]);
   }
 }
 
@@ -138,6 +145,14 @@ INSTANTIATE_TEST_SUITE_P(SmallTypes, PagedWrite,
                                          WriteSpec{ElementType::bf16, ElementType::i8, 256, Quantum::token, true},
                                          WriteSpec{ElementType::f16, ElementType::i8, 128, Quantum::tensor},
                                          WriteSpec{ElementType::f16, ElementType::e4m3, 256, Quantum::token}));
+INSTANTIATE_TEST_SUITE_P(Summaries, PagedWrite,
+                         testing::Values(WriteSpec{ElementType::bf16, ElementType::bf16, 64, Quantum::none, false, 4},
+                                         WriteSpec{ElementType::bf16, ElementType::bf16, 128, Quantum::none, true, 16},
+                                         WriteSpec{ElementType::bf16, ElementType::bf16, 128, Quantum::none, true, 1},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 64, Quantum::token, false, 2},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 128, Quantum::tensor, true, 8},
+                                         WriteSpec{ElementType::bf16, ElementType::i8, 256, Quantum::token, true, 16},
+                                         WriteSpec{ElementType::f16, ElementType::i8, 128, Quantum::tensor, false, 4}));
 
 }  // namespace
 }  // namespace bough::test

@@ -5,8 +5,9 @@ attention() is one call on q, k and v; PagedAttention works on a paged KV cache 
 
 from ._cuda import clear_cache
 from ._library import BoughError
+from ._paged_cache import KeySummary
 from .attention import attention
 from .paged import PagedAttention, Selected
 
-__all__ = ["BoughError", "PagedAttention", "Selected", "attention", "clear_cache"]
+__all__ = ["BoughError", "KeySummary", "PagedAttention", "Selected", "attention", "clear_cache"]
 __version__ = "0.1.0"

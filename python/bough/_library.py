@@ -9,7 +9,7 @@ import pathlib
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MESSAGE_BYTES = 1024
 
 ELEMENT_TYPES = {"float16": 0, "bfloat16": 1, "float8_e4m3fn": 2, "int8": 3}
@@ -76,7 +76,14 @@ class Plane(Structure):
 
 
 class Cache(Structure):
-    _fields_ = [("k", Plane), ("v", Plane), ("page_table", c_void_p), ("table_stride", c_int64)]
+    _fields_ = [
+        ("k", Plane),
+        ("v", Plane),
+        ("page_table", c_void_p),
+        ("table_stride", c_int64),
+        ("summary", Plane),
+        ("summary_step", c_int64),
+    ]
 
 
 class Batch(Structure):

@@ -10,10 +10,11 @@ from typing import Any, Optional, Sequence
 
 from . import _library
 from ._arrays import arrays_of
-from ._checks import check_bytes, check_last, check_type, floats, ints, put_scale, steps
+from ._checks import check_bytes, check_last, check_type, floats, ints, steps
 from ._config import Config, Plan, check_pairs, dtype_name, plan_text, rope_frequencies
 from ._dlpack import View, view
-from ._library import BoughError, Cache, Limits, Plane, Rows, Selection, States, call
+from ._library import BoughError, Limits, Rows, Selection, States, call
+from ._paged_cache import KeySummary, cache_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PagedAttention:
         k_cache, v_cache    [pages, page_tokens, kv_heads, head_dim] with `page_table` [sequences, pages a sequence] int32, otherwise
                             [sequences, tokens, kv_heads, head_dim]; any strides but the last (transpose a cache with heads first)
         k_scale, v_scale    of fp8 and int8: float32, one number or the cache's first three dimensions; value = stored * scale
+        summary             KeySummary of k_cache: scans take from it the keys that it has, in the rounds that look at no others
         lengths             [sequences] int32: tokens, the rows of this call included
         query_start         [sequences + 1] int32: rows [query_start[s], query_start[s + 1]) belong to sequence s
         longest             tokens, an upper bound of lengths; None for max_length
@@ -165,14 +167,16 @@ class PagedAttention:
         page_table: Any = None,
         k_scale: Any = None,
         v_scale: Any = None,
+        summary: Optional[KeySummary] = None,
         stream: Optional[int] = None,
     ) -> None:
         """Puts k and v [rows, kv_heads, head_dim] of q's type, the last rows of each sequence, into the cache. query_start None: one row
         a sequence, none where the length is 0. A cache of fp8 or int8 with a scale for each token and head gets both, each row divided by
-        its greatest magnitude / 448 or / 127; one scale for the tensor is read, and what it cannot hold is clamped."""
+        its greatest magnitude / 448 or / 127; one scale for the tensor is read, and what it cannot hold is clamped. Keys go to the
+        summary too."""
         k_rows = self._rows(k, "k", heads=self.config.kv_heads)
         v_rows = self._rows(v, "v", like=k, heads=self.config.kv_heads)
-        cache, keep = self._cache(k_cache, v_cache, page_table, k_scale, v_scale)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary)
         batch, kept = self._batch(k, lengths, query_start, None)
         arrays = arrays_of(k, view(k, "k").index)
         on = arrays.stream() if stream is None else stream
@@ -192,12 +196,13 @@ class PagedAttention:
         longest: Optional[int] = None,
         k_scale: Any = None,
         v_scale: Any = None,
+        summary: Optional[KeySummary] = None,
         workspace: Any = None,
         stream: Optional[int] = None,
     ) -> None:
         """Chooses the context of every query block of 64 rows; `attend` on the same workspace reads it."""
         rows = self._rows(q, "q")
-        cache, keep = self._cache(k_cache, v_cache, page_table, k_scale, v_scale)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary)
         batch, kept = self._batch(q, lengths, query_start, longest)
         arrays, memory, on = self._place(q, workspace, stream)
         with arrays.guard():
@@ -224,7 +229,7 @@ class PagedAttention:
     ) -> Any:
         """Attention over what the last `prune` chose: o, as q. lse [rows, heads] float32, when given, gets the log of the sums."""
         rows = self._rows(q, "q")
-        cache, keep = self._cache(k_cache, v_cache, page_table, k_scale, v_scale)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, None)
         batch, kept = self._batch(q, lengths, query_start, longest)
         arrays, memory, on = self._place(q, workspace, stream)
         out = arrays.empty(q.shape, q) if out is None else out
@@ -252,6 +257,7 @@ class PagedAttention:
         longest: Optional[int] = None,
         k_scale: Any = None,
         v_scale: Any = None,
+        summary: Optional[KeySummary] = None,
         sink_logits: Any = None,
         out: Any = None,
         lse: Any = None,
@@ -264,7 +270,7 @@ class PagedAttention:
         of a sequence adds one token. A length of 0 leaves a row out.
         """
         rows = self._rows(q, "q")
-        cache, keep = self._cache(k_cache, v_cache, page_table, k_scale, v_scale)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary)
         batch, kept = self._batch(q, lengths, None, longest)
         arrays, memory, on = self._place(q, workspace, stream)
         out = arrays.empty(q.shape, q) if out is None else out
@@ -349,47 +355,6 @@ class PagedAttention:
         most = self.max_length if longest is None else longest
         batch = _library.Batch(start.pointer if start else None, many.pointer, q.shape[0], most, count)
         return batch, (many, start) if start else (many,)
-
-    def _cache(self, k: Any, v: Any, table: Any, k_scale: Any, v_scale: Any) -> tuple[Cache, list[View]]:
-        keep: list[View] = []
-        cache = Cache()
-        paged = table is not None
-        for name, array, scale in (("k", k, k_scale), ("v", v, v_scale)):
-            at = view(array, f"{name}_cache")
-            keep.append(at)
-            setattr(cache, name, self._plane(at, f"{name}_cache", paged))
-            if scale is not None:
-                keep.append(view(scale, f"{name}_scale"))
-                self._place_scale(getattr(cache, name), keep[-1], f"{name}_scale", at.shape[:3], paged)
-        if paged:
-            at = ints(table, "page_table", None, dims=2)
-            cache.page_table, cache.table_stride = at.pointer, at.strides[0]
-            keep.append(at)
-        return cache, keep
-
-    def _plane(self, at: View, name: str, paged: bool) -> Plane:
-        c = self.config
-        check_type(at, name, c.kv_dtype, "cuda")
-        tokens = str(c.page_tokens) if paged else "tokens"
-        right = len(at.shape) == 4 and at.shape[2:] == (c.kv_heads, c.head_dim)
-        if not right or (paged and at.shape[1] != c.page_tokens):
-            first = "pages" if paged else "sequences"
-            raise BoughError(
-                f"{name} has shape {list(at.shape)}, it must be [{first}, {tokens}, {c.kv_heads}, {c.head_dim}]"
-            )
-        check_last(at, name)
-        step = steps(at)
-        plane = Plane(data=at.pointer, token_stride=step[1], head_stride=step[2])
-        plane.sequence_stride = 0 if paged else step[0]
-        plane.page_stride = step[0] if paged else c.page_tokens * step[1]
-        return plane
-
-    def _place_scale(self, plane: Plane, at: View, name: str, shape: Sequence[int], paged: bool) -> None:
-        if not put_scale(plane, at, name, shape):
-            return
-        plane.scale_sequence_stride = 0 if paged else at.strides[0]
-        plane.scale_page_stride = at.strides[0] if paged else self.config.page_tokens * at.strides[1]
-        plane.scale_token_stride, plane.scale_head_stride = at.strides[1], at.strides[2]
 
 
 def _current_device(index: Optional[int]) -> Any:

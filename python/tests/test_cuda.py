@@ -252,6 +252,30 @@ def test_write_quantises():
         assert torch.equal(cache[0].float(), (x.float() / scale[0][..., None]).to(torch.float8_e4m3fn).float())
 
 
+def test_a_summary_of_keys():
+    """Filled by write; scans that read it choose what they choose without it."""
+    q, k, v = texts(2, 4, 2, 100, 1024)
+    attention, order = paged(SMALL), torch.randperm(128, generator=torch.Generator().manual_seed(5)).cuda()
+    call = {"lengths": ints(1024, 1024), "page_table": order.to(torch.int32).view(2, 64)}
+    caches = torch.zeros((2, 128, 16, 2, 64), dtype=torch.bfloat16).cuda()
+    summary = bough.KeySummary(torch.zeros((128, 2, 2, 64), dtype=torch.bfloat16).cuda(), 8)
+    rows = [x.transpose(1, 2).reshape(2048, 2, 64) for x in (k, v)]
+    attention.write(*rows, *caches, **call, query_start=ints(0, 1024, 2048), summary=summary)
+    assert torch.equal(caches[0], in_pages(k, order))
+    assert torch.equal(summary.keys, caches[0][:, ::8])
+    call["query_start"] = ints(0, 100, 200)
+    rows = q.transpose(1, 2).reshape(200, 4, 64)
+    attention.prune(rows, *caches, **call)
+    starts = attention.selection().starts.clone()
+    attention.prune(rows, *caches, **call, summary=summary)
+    assert torch.equal(attention.selection().starts, starts)
+    attention.prune(rows, *caches, **call, summary=bough.KeySummary(torch.zeros_like(summary.keys), 8))
+    assert not torch.equal(attention.selection().starts, starts)
+    wide = bough.KeySummary(summary.keys[:, :1].contiguous(), 16)
+    with pytest.raises(bough.BoughError, match="cache.summary_step is 16, it must be at most a quarter"):
+        attention.prune(rows, *caches, **call, summary=wide)
+
+
 def test_errors():
     q, k, v = texts(1, 2, 1, 3, 40)
     with pytest.raises(bough.BoughError, match="q has elements of type float32"):

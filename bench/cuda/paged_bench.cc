@@ -1,7 +1,8 @@
 // One attention layer on the GPU, Llama-3.1-8B's shape (32 query heads, 8 KV heads, head dim 128, bf16), RoPE extension on, in a CUDA
-// graph:  paged_bench [decode] [batch] [prefill] [dense] [short], all of them by default; BOUGH_BENCH_LENGTHS=32768,... chooses lengths.
-// short: texts that a plan prunes beside the same ones seen whole (dense_below), for the table of break-even lengths.
-// Every line of decode is a step's mean over 8 layers that each have a cache of their own.
+// graph:  paged_bench [decode] [batch] [prefill] [dense] [short] [summary], all of them by default; BOUGH_BENCH_LENGTHS=32768,... chooses
+// lengths. short: texts that a plan prunes beside the same ones seen whole (dense_below), for the table of break-even lengths. summary:
+// what runs the first stage, without a summary of keys and with summaries of several steps, at the greatest length. Every line of decode is
+// a step's mean over 8 layers that each have a cache of their own.
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -38,7 +39,9 @@ struct LayerCache {
   Buffer k;
   Buffer v;
   Buffer table;
+  Buffer summary;
   PagedCache view;
+  size_t pages = 0;
 
   LayerCache(const std::vector<int32_t>& lengths, uint32_t seed) {
     int64_t all = 0, most = 0;
@@ -46,6 +49,7 @@ struct LayerCache {
       all += (length + 63) / 64;
       most = std::max<int64_t>(most, (length + 63) / 64);
     }
+    pages = static_cast<size_t>(all);
     const int64_t elements = all * 64 * kKvHeads * kDim;
     k = Buffer(static_cast<size_t>(elements) * 2);
     v = Buffer(static_cast<size_t>(elements) * 2);
@@ -68,6 +72,27 @@ struct LayerCache {
     view.table_stride = most;
   }
 };
+
+// Gives the cache a summary of every step-th key, [page, row, head, dim], and returns its bytes; of step 0 none.
+size_t summarise(LayerCache& cache, int step) {
+  cache.view.summary = {};
+  cache.view.summary_step = step;
+  if (step == 0) return 0;
+  constexpr size_t row = kDim * sizeof(uint16_t), heads = kKvHeads;
+  const auto rows = static_cast<size_t>(64 / step);
+  cache.summary = Buffer(cache.pages * rows * heads * row);
+  for (size_t head = 0; head < heads; ++head) {
+    cudaMemcpy3DParms copy{};
+    copy.srcPtr = {cache.k.as<char>() + head * 64 * row, row * static_cast<size_t>(step), row, heads * rows};
+    copy.dstPtr = {cache.summary.as<char>() + head * row, heads * row, row, rows};
+    copy.extent = {row, rows, cache.pages};
+    copy.kind = cudaMemcpyDeviceToDevice;
+    check(cudaMemcpy3D(&copy), "summarise");
+  }
+  cache.view.summary.data = cache.summary.get();
+  cache.view.summary.strides = {static_cast<int64_t>(rows) * kKvHeads * kDim, kKvHeads * kDim, kDim};
+  return cache.pages * rows * heads * row;
+}
 
 PagedAttention make(const AttentionPlan& plan, const PagedLimits& limits) {
   Result<PagedAttention> made = PagedAttention::create(plan, kLayer, llama_shape(), limits);
@@ -100,6 +125,13 @@ class Decode {
 
   int stages() const { return attention_.stages(); }
   const std::vector<int>& refresh() const { return attention_.plan().refresh; }
+
+  // Bytes of each layer's.
+  size_t summarise(int step) {
+    size_t bytes = 0;
+    for (LayerCache& cache : caches_) bytes = bench::summarise(cache, step);
+    return bytes;
+  }
 
   Times step(int due, int runs) const {
     const Times t = time_graph(
@@ -153,10 +185,11 @@ void print_decode(const Decode& d, const std::string& what) {
 }
 
 // The last `rows` queries of one text of `length` tokens.
-void prefill(AttentionPlan plan, const std::string& name, int64_t length, int64_t rows) {
+void prefill(AttentionPlan plan, const std::string& name, int64_t length, int64_t rows, int summary_step = 0) {
   plan.tail = 0;
   const PagedAttention attention = make(plan, {rows, 1, length});
-  const LayerCache cache({static_cast<int32_t>(length)}, 3);
+  LayerCache cache({static_cast<int32_t>(length)}, 3);
+  summarise(cache, summary_step);
   const Buffer start(std::vector<int32_t>{0, static_cast<int32_t>(rows)}), lengths(std::vector<int32_t>{static_cast<int32_t>(length)});
   const Buffer workspace(attention.workspace_bytes()), q(static_cast<size_t>(rows * kHeads * kDim) * 2),
       o(static_cast<size_t>(rows * kHeads * kDim) * 2);
@@ -178,6 +211,22 @@ void prefill(AttentionPlan plan, const std::string& name, int64_t length, int64_
               name.c_str(), static_cast<long long>(rows), static_cast<long long>(length), all.best / 1000, all.median / 1000,
               search.best / 1000, rest.best / 1000, sum_bf16(o.get(), rows * kHeads * kDim));
   std::fflush(stdout);
+}
+
+// A refresh of all stages and a prefill, without a summary and with summaries of the steps that the plan allows.
+void summaries(const std::string& plan_name, int64_t length) {
+  const AttentionPlan plan = plan_of(plan_name);
+  const int widest = std::min(64, plan.layer(kLayer).stages.front().chunk / 4);
+  Decode decode(plan, {static_cast<int32_t>(length)}, kLayers);
+  const auto name_of = [&](int step) { return plan_name + (step == 0 ? ", no summary" : ", summary of step " + std::to_string(step)); };
+  for (const int step : {0, widest, widest / 2, widest / 4}) {
+    const size_t bytes = decode.summarise(step);
+    const Times t = decode.step(0, 20);
+    std::printf("decode from stage 0, %s, %.1f MB a layer, %lld, us best (median): %.1f (%.1f), checksum %.6f\n", name_of(step).c_str(),
+                static_cast<double>(bytes) / 1e6, static_cast<long long>(length), t.best, t.median, decode.checksum());
+    std::fflush(stdout);
+  }
+  for (const int step : {0, widest, widest / 2, widest / 4}) prefill(plan, name_of(step), length, 8192, step);
 }
 
 std::vector<int64_t> lengths_of(std::vector<int64_t> otherwise) {
@@ -223,8 +272,10 @@ void run(const std::string& what) {
         prefill(plan, name, length, std::min<int64_t>(length, 8192));
       }
     }
+  } else if (what == "summary") {
+    for (const char* name : {"3k", "default"}) summaries(name, lengths.back());
   } else {
-    std::fprintf(stderr, "unknown part '%s'; known: decode, batch, prefill, dense, short\n", what.c_str());
+    std::fprintf(stderr, "unknown part '%s'; known: decode, batch, prefill, dense, short, summary\n", what.c_str());
     std::exit(1);
   }
 }
@@ -234,7 +285,7 @@ void run(const std::string& what) {
 
 int main(int argc, char** argv) {
   std::vector<std::string> parts(argv + 1, argv + argc);
-  if (parts.empty()) parts = {"decode", "batch", "prefill", "dense", "short"};
+  if (parts.empty()) parts = {"decode", "batch", "prefill", "dense", "short", "summary"};
   for (const std::string& part : parts) bough::bench::run(part);
   return 0;
 }

@@ -79,7 +79,7 @@ typedef struct bough_paged_cache {
   const int32_t* page_table; /* [sequences, table_stride] or NULL */
   int64_t table_stride;
   bough_paged_plane summary; /* every summary_step-th key once more; data NULL: none */
-  int64_t summary_step;      /* a power of two, at most 64, page_tokens and a quarter of the plan's first chunk; 0 where there is none */
+  int64_t summary_step;      /* a power of two from 4 to 64, at most page_tokens and a quarter of the first chunk; 0 where there is none */
 } bough_paged_cache;
 
 typedef struct bough_paged_batch {

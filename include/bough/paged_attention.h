@@ -75,7 +75,7 @@ struct PagedCache {
   // (t % page_tokens) / summary_step, so a page has page_tokens / summary_step rows. Where the scales of k differ by token, it has scales
   // of its own at such rows, otherwise summary.scale is null and k's hold. data null: none.
   PagedPlane summary;
-  int summary_step = 0;  // a power of two: at most 64, page_tokens and a quarter of the plan's first chunk
+  int summary_step = 0;  // a power of two from 4 to 64, at most page_tokens and a quarter of the plan's first chunk
 };
 
 // Rows of sequence s: [query_start[s], query_start[s + 1]) of q, its last tokens; their keys are in the cache already.

@@ -18,7 +18,7 @@ class KeySummary:
 
     keys   [pages, page_tokens / step, kv_heads, head_dim] of the cache's type in the pages of `page_table`, without one
            [sequences, tokens / step rounded up, kv_heads, head_dim]; any strides but the last
-    step   a power of two: at most 64, page_tokens and a quarter of the plan's first chunk
+    step   a power of two from 4 to 64, at most page_tokens and a quarter of the plan's first chunk
     scale  float32, the first three dimensions of keys, where k_scale has one for each token and head; otherwise None
 
     `write` fills it with the keys; the layer's plan must have stages. Raises BoughError.
@@ -29,8 +29,8 @@ class KeySummary:
     scale: Any = None
 
     def __post_init__(self) -> None:
-        if self.step < 1 or self.step > 64 or self.step & (self.step - 1) != 0:
-            raise BoughError(f"summary.step is {self.step}, it must be a power of two from 1 to 64")
+        if self.step < 4 or self.step > 64 or self.step & (self.step - 1) != 0:
+            raise BoughError(f"summary.step is {self.step}, it must be a power of two from 4 to 64")
 
 
 def cache_of(

@@ -78,8 +78,8 @@ Status check_summary(const PagedCache& cache, const Problem& p) {
     return {Code::invalid_argument, "cache.summary is there, but the layer's plan has no stages, whose scans alone read it"};
   }
   const int page_tokens = 1 << p.cache.page_shift, chunk = p.stages.chunk[0];
-  if (step < 1 || step > 64 || !std::has_single_bit(static_cast<unsigned>(step)))
-    return must_be("cache.summary_step", step, "a power of two from 1 to 64");
+  if (step < 4 || step > 64 || !std::has_single_bit(static_cast<unsigned>(step)))
+    return must_be("cache.summary_step", step, "a power of two from 4 to 64");
   if (step > page_tokens) return must_be("cache.summary_step", step, "at most page_tokens, " + std::to_string(page_tokens));
   if (4 * step > chunk) {
     return must_be("cache.summary_step", step, "at most a quarter of the plan's first chunk, " + std::to_string(chunk) + " tokens");

@@ -166,7 +166,7 @@ class PagedSummaryCalls : public PagedCalls {
 TEST_F(PagedSummaryCalls, StepsAreRefusedByWhatTheyExceed) {
   const auto step = [](int n) { return [n](PagedCache& cache) { cache.summary_step = n; }; };
   expect_refused_with(spec(64, 16), step(12), {"summary_step", "12", "power of two", "64"});
-  expect_refused_with(spec(64, 16), step(0), {"summary_step", "0", "power of two"});
+  expect_refused_with(spec(64, 16), step(2), {"summary_step", "2", "power of two", "4"});
   expect_refused_with(spec(256, 16), step(128), {"summary_step", "128", "power of two", "64"});
   expect_refused_with(spec(64, 16), step(32), {"summary_step", "32", "quarter", "first chunk", "64"});
   expect_refused_with(spec(8, 8), step(16), {"summary_step", "16", "page_tokens", "8"});

@@ -164,8 +164,9 @@ std::vector<PagedSpec> with_summaries(const std::vector<PagedSpec>& specs) {
     const LayerPlan layer = spec.plan.layer(spec.layer);
     if (layer.mode != Mode::stages || spec.shape.sliding_window > 0) continue;
     const int widest = std::min({64, spec.shape.page_tokens, layer.stages.front().chunk / 4});
+    if (widest < 4) continue;
     all.push_back(spec);
-    all.back().summary_step = std::max(1, widest >> all.size() % 3);
+    all.back().summary_step = std::max(4, widest >> all.size() % 3);
   }
   return all;
 }

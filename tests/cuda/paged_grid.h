@@ -17,7 +17,7 @@ std::vector<PagedSpec> specials();
 // Plans under whose positions the keys before the window move with the query block.
 std::vector<PagedSpec> moving_positions();
 
-// Those of these cases that search by stages, each with a summary of keys: of the widest step that it may have, half or a quarter of it.
+// Those of these cases that may have a summary of keys, each with one of the widest step that it may have, half or a quarter of it.
 std::vector<PagedSpec> with_summaries(const std::vector<PagedSpec>& specs);
 
 // Plans of mode hip.

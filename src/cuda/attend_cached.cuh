@@ -302,7 +302,8 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
   copy_keys(now);
   copy_values(now);
   const int part_keys = kKeys / warps, at = warp * part_keys;
-  if (now.renewed && at < now.keys) take_in<T, KV, D, MOVES>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
+  if (now.renewed && at < now.keys)
+    take_in<T, KV, D, MOVES>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
   if (renewed && now.first + now.keys == size && head == 0 && threadIdx.x == 0) {
     w.shift[slot] = size - (b.r0 + 1);
     if (MOVES) w.w0[slot] = context.w0;

@@ -174,6 +174,7 @@ void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
   for (size_t i = 0; i < l.stages.size(); ++i) {
     p.stages.chunk[i] = l.stages[i].chunk;
     p.stages.shift[i] = std::countr_zero(static_cast<unsigned>(l.stages[i].chunk));
+    p.stages.rounds[i] = l.stages[i].descent_rounds();
     p.stages.stride[i] = l.stages[i].query_stride;
     p.stages.keep[i] = static_cast<int32_t>((i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / l.stages[i].chunk);
   }

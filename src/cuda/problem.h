@@ -66,6 +66,7 @@ struct Stages {
   int32_t count = 0;
   int32_t chunk[kMaxStages] = {};
   int32_t shift[kMaxStages] = {};
+  int32_t rounds[kMaxStages] = {};  // of a descent
   int32_t stride[kMaxStages] = {};  // query rows a pooling group
   int32_t keep[kMaxStages] = {};    // chunks that survive each stage
 };

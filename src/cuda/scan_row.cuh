@@ -171,21 +171,23 @@ struct RowScan {
     score = fmaxf(score, fmaxf(best[0][0], best[1][1]));
   }
 
-  // The rounds of eight candidates, this lane's [l, l + n), n >= 4: left keys in rows 0-7, right ones in rows 8-15. The last two rounds ask
-  // for one key more: the other one was probed in the round before, and each key's products with both sides are there.
-  __device__ __forceinline__ void rounds(int n, int index, int l, float& score) const {
+  // `left` rounds of eight candidates, this lane's [l, l + n), n >= 4: left keys in rows 0-7, right ones in rows 8-15. The last two that
+  // there can be ask for one key more: the other one was probed in the round before, and each key's products with both sides are there.
+  __device__ __forceinline__ void rounds(int n, int left, int index, int l, float& score) const {
     float known[2] = {-INFINITY, -INFINITY};  // of key l + 1, from either side
-    for (; n >= p.cache.summary_span; n /= 2) round(n, index, true, l, score, known);
-    for (; n >= 4; n /= 2) round(n, index, false, l, score, known);
+    for (; n >= p.cache.summary_span && left > 0; n /= 2, --left) round(n, index, true, l, score, known);
+    for (; n >= 4 && left > 0; n /= 2, --left) round(n, index, false, l, score, known);
+    if (left == 0) return;
     const Key key = load(l, index);
     float best[2][2];
     products(key, key, best);
     score = fmaxf(score, fmaxf(best[0][0], known[1]));
-    score = fmaxf(score, best[0][0] > known[1] ? best[1][0] : known[0]);
+    if (left > 1) score = fmaxf(score, best[0][0] > known[1] ? best[1][0] : known[0]);
   }
 
-  // Two rounds of [l, l + n), n >= 16. Slots: 0, 1 the first round's left and right; 2, 3 and 4, 5 the second's of either half.
-  __device__ __forceinline__ void two_rounds(int n, const int index[2], int l[2], float score[2]) const {
+  // Two rounds of [l, l + n), n >= 16, or with `one` the first of them. Slots: 0, 1 the first round's left and right; 2, 3 and 4, 5 the
+  // second's of either half.
+  __device__ __forceinline__ void two_rounds(int n, bool one, const int index[2], int l[2], float score[2]) const {
     const int slot = min(threadIdx.x % 32 / 4, 5);
     const int offset = slot < 2 ? n / 4 + slot * (n / 2) : (slot - 2) / 2 * (n / 2) + n / 8 + slot % 2 * (n / 4);
     const bool summary = (slot < 2 ? n : n / 2) >= p.cache.summary_span;
@@ -200,12 +202,12 @@ struct RowScan {
       const bool goes_left = a > z;
       const float next_a = goes_left ? a0 : a1, next_z = goes_left ? z0 : z1;
       l[c] += (goes_left ? 0 : n / 2) + (next_a > next_z ? 0 : n / 4);
-      score[c] = fmaxf(score[c], fmaxf(fmaxf(a, z), fmaxf(next_a, next_z)));
+      score[c] = fmaxf(score[c], one ? fmaxf(a, z) : fmaxf(fmaxf(a, z), fmaxf(next_a, next_z)));
     }
   }
 
-  // All rounds of [l, l + n), n <= 8.
-  __device__ __forceinline__ void last_rounds(int n, const int index[2], const int l[2], float score[2]) const {
+  // `left` rounds of [l, l + n), n <= 8.
+  __device__ __forceinline__ void last_rounds(int n, int left, const int index[2], const int l[2], float score[2]) const {
     const int slot = min(static_cast<int>(threadIdx.x % 32 / 4), n - 1);
     const Key key0 = load(l[0] + slot, index[0]), key1 = load(l[1] + slot, index[1]);
     float best[2][2];
@@ -215,7 +217,7 @@ struct RowScan {
       int from = 0, to = n;
 #pragma unroll
       for (int length = 8; length >= 1; length /= 2) {
-        if (length > n) continue;
+        if (length > n || length << left <= n) continue;
         const int middle = (from + to) / 2;
         const float a = __shfl_sync(~0u, best[0][c], (from + middle) / 2 * 4), z = __shfl_sync(~0u, best[1][c], (middle + to) / 2 * 4);
         if (a > z)
@@ -264,13 +266,14 @@ __global__ void __launch_bounds__(kRowThreads, TILES == 1 && !TURN && D <= 128 ?
     int l[2] = {view.start(index[0]), view.start(index[1])};
     float score[2] = {-INFINITY, -INFINITY};
     int n = view.chunk();
-    for (; n >= 16; n /= 4) scan.two_rounds(n, index, l, score);
-    scan.last_rounds(n, index, l, score);
+    int left = p.stages.rounds[stage];
+    for (; n >= 16 && left > 0; n /= 4, left -= 2) scan.two_rounds(n, left == 1, index, l, score);
+    if (left > 0) scan.last_rounds(n, left, index, l, score);
     if (lane < 2) best[warp][lane] = ordered(lane == 0 ? score[0] : score[1]);
   } else {
     const int index = min(j + lane / 4, count - 1);
     float score = -INFINITY;
-    scan.rounds(view.chunk(), index, view.start(index), score);
+    scan.rounds(view.chunk(), p.stages.rounds[stage], index, view.start(index), score);
     if (lane % 4 == 0) best[warp][lane / 4] = ordered(score);
   }
   if (p.list_heads > 1) {

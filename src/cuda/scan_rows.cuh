@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
     const int start = from + threadIdx.x / 32 * 8 * Scorer::kKeys, j = start + Scorer::own();
     if (stay && start >= task.count) continue;
     scorer.candidate = min(j, task.count - 1);
-    const float score = descend(task.candidates.chunk(), task.candidates.start(scorer.candidate), scorer);
+    const float score = descend(task.candidates.chunk(), p.stages.rounds[stage], task.candidates.start(scorer.candidate), scorer);
     if (writes && j < task.count) put_score(p, block, head, j, score);
   }
   shared.finish();

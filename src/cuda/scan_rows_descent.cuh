@@ -93,12 +93,12 @@ struct Round {
   bool summary;
 };
 
-// The score of this lane's candidate, which begins at l: `chunk` tokens, a power of two. `scorer` has `sides`, `keys` and score(l, round,
-// of left, of right), which all lanes of a warp call. Each round scores the keys at the quarter points. Those of two tokens are the tokens
-// themselves, of which the second is the better key of the round of four; that of one token is the better of the two. So the last rounds
-// read one new key, and every key that they may compare is scored for both sides when it is there.
+// The score of this lane's candidate, which begins at l: `chunk` tokens, a power of two, after `rounds` rounds. `scorer` has `sides`,
+// `keys` and score(l, round, of left, of right), which all lanes of a warp call. Each round scores the keys at the quarter points. Those of
+// two tokens are the tokens themselves, of which the second is the better key of the round of four; that of one token is the better of the
+// two. So the last rounds read one new key, and every key that they may compare is scored for both sides when it is there.
 template <typename Scorer>
-__device__ __forceinline__ float descend(int chunk, int l, Scorer& scorer) {
+__device__ __forceinline__ float descend(int chunk, int rounds, int l, Scorer& scorer) {
   float score = -INFINITY, second[2] = {-INFINITY, -INFINITY};
 #pragma unroll 1
   for (int n = chunk; n > 0; n = n > 4 ? n / 2 : n > 1 ? 1 : 0) {
@@ -110,6 +110,7 @@ __device__ __forceinline__ float descend(int chunk, int l, Scorer& scorer) {
         x, y);
     if (n == 1) {
       score = fmaxf(score, fmaxf(x.of[0], second[1]));
+      if (rounds == 1 && chunk > 1) return score;
       return fmaxf(score, x.of[0] > second[1] ? x.of[1] : second[0]);
     }
     const bool left = x.of[0] > y.of[1];
@@ -118,15 +119,18 @@ __device__ __forceinline__ float descend(int chunk, int l, Scorer& scorer) {
     if (n == 2) continue;
     score = fmaxf(score, fmaxf(x.of[0], y.of[1]));
     if (!left) l += n / 2;
+    if (--rounds == 0) break;
   }
   return score;
 }
 
 // How often a descent multiplies keys by the images of one side.
-__device__ __forceinline__ int descent_products(int chunk, int sides) {
-  int n = chunk > 1 ? 3 * sides : sides;
-  for (; chunk > 4; chunk /= 2) n += 2;
-  return n;
+__device__ __forceinline__ int descent_products(int chunk, int rounds, int sides) {
+  int n = 0;
+  for (; chunk > 4 && rounds > 0; chunk /= 2, --rounds) n += 2;
+  if (rounds == 0) return n;
+  if (chunk == 4) --rounds;
+  return n + (chunk > 1 ? 2 * sides : 0) + (rounds > 0 ? sides : 0);
 }
 
 // The list of a block that a KV head scores for, in scratch of [nb, lh].

@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, 1)
   if constexpr (PASS) {
     const int runs = (task.count - first + stride - 1) / stride;
     held = {from,        shared, bar,   bar + kImageSlots * 8,
-            shape.sides, groups, bytes, runs * groups * descent_products(task.candidates.chunk(), shape.sides)};
+            shape.sides, groups, bytes, runs * groups * descent_products(task.candidates.chunk(), p.stages.rounds[stage], shape.sides)};
   } else {
     held = {shared + own * shape.groups * shape.sides * bytes, bar + own * 8, shape.sides, bytes};
   }
@@ -266,7 +266,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, 1)
     if (split.together) __syncthreads();
     if (at >= task.count) continue;
     const int j = at + candidate;
-    const float score = descend(task.candidates.chunk(), task.candidates.start(min(j, task.count - 1)), scorer);
+    const float score = descend(task.candidates.chunk(), p.stages.rounds[stage], task.candidates.start(min(j, task.count - 1)), scorer);
     if (threadIdx.x % 4 < Scorer::kKeys && j < task.count) put_score(p, block, head, j, score);
   }
 #endif

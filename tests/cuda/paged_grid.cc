@@ -205,6 +205,8 @@ std::vector<PagedSpec> specials() {
   all.push_back(named("divided_indices", stages_plan(64, 64, {{4, 0, 64, 4}}, 64), texts));
   all.back().plan.scan = Scan::chunk_indexed;
   all.back().shape.trained_context = 384;
+  all.push_back(named("few_rounds", stages_plan(64, 256, {{64, 0, 64, 4, 1}, {16, 1024, 64, 4, 2}, {8, 512, 64, 1, 3}}, 256), texts));
+  all.push_back(named("one_round", stages_plan(64, 256, {{32, 0, 64, 1, 4}, {4, 512, 64, 16, 1}, {2, 256, 64, 4, 1}}, 128), texts));
   all.push_back(named("window_alone", stages_plan(0, 128, {{64, 0, 64, 64}, {8, 64, 64, 64}}, 8), texts));
   all.push_back(named("long_tail", small_plan(), {{1300, 200}, {900, 20}, {140, 140}}));
   all.back().plan.tail = 100;
@@ -324,7 +326,9 @@ std::vector<PagedSpec> decode_grid() {
   add("one_stage", shape_of(4, 2, 64, bf16, bf16)).plan = stages_plan(0, 64, {{16, 0, 64, 4}}, 64);
   add("dense_below", shape_of(4, 2, 64, bf16, bf16)).plan.dense_below = 1608;
   for (const PagedSpec& special : specials()) {
-    if (special.name != "streaming" && special.name != "dense" && special.name != "four_stages") continue;
+    if (special.name != "streaming" && special.name != "dense" && special.name != "four_stages" && special.name != "few_rounds" &&
+        special.name != "one_round")
+      continue;
     add(special.name, special.shape).plan = special.plan;
   }
   for (PagedSpec& moving : moving_positions()) {

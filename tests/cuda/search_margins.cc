@@ -29,17 +29,17 @@ int64_t SearchMargins::keep(int stage) const {
   return (i + 1 < stages.size() ? stages[i + 1].keep : oracle_.layer().k) / stages[i].chunk;
 }
 
-SearchMargins::Range SearchMargins::descend(const Head& head, const ScanPositions& positions, int64_t start, int chunk, int64_t index,
-                                            double tolerance) const {
+SearchMargins::Range SearchMargins::descend(const Head& head, const ScanPositions& positions, int64_t start, int chunk, int rounds,
+                                            int64_t index, double tolerance) const {
   const auto score = [&](int64_t token, const ref::Rows& rows) {
     return double{ref::best_score(head.search, token, positions.turns_keys() ? positions.key(token, index) : -1, rows)};
   };
   const double a = score(start + chunk / 4, head.left), z = score(start + chunk / 2 + chunk / 4, head.right);
   Range range{std::max(a, z), std::max(a, z)};
-  if (chunk == 1) return range;
+  if (rounds == 1) return range;
   Range below{kInfinity, -kInfinity};
   const auto go = [&](int64_t from) {
-    const Range r = descend(head, positions, from, chunk / 2, index, tolerance);
+    const Range r = descend(head, positions, from, chunk / 2, rounds - 1, index, tolerance);
     below = {std::min(below.low, r.low), std::max(below.high, r.high)};
   };
   if (a > z - tolerance) go(start);
@@ -67,7 +67,7 @@ std::vector<SearchMargins::Range> SearchMargins::scores(int list_head, int stage
   const auto score = [&](int64_t start, int64_t index, double tolerance) {
     Range best{-kInfinity, -kInfinity};
     for (const Head& head : heads) {
-      const Range r = descend(head, positions, start, s.chunk, index, tolerance);
+      const Range r = descend(head, positions, start, s.chunk, s.descent_rounds(), index, tolerance);
       best = {std::max(best.low, r.low), std::max(best.high, r.high)};
     }
     return best;

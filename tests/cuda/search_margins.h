@@ -46,7 +46,8 @@ class SearchMargins {
 
   int64_t keep(int stage) const;
   std::vector<Range> scores(int list_head, int stage, std::span<const Candidate> candidates) const;
-  Range descend(const Head& head, const ScanPositions& positions, int64_t start, int chunk, int64_t index, double tolerance) const;
+  Range descend(const Head& head, const ScanPositions& positions, int64_t start, int chunk, int rounds, int64_t index,
+                double tolerance) const;
 
   const Oracle& oracle_;
   const QueryBlock& block_;

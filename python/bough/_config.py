@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -59,6 +60,19 @@ def plan_text(plan: Plan) -> str:
     if isinstance(plan, Mapping):
         return json.dumps(dict(plan))
     return os.fspath(plan)
+
+
+@functools.lru_cache(maxsize=4096)
+def first_alike(plan: str, layer: int) -> int:
+    """The first layer whose plan is that of `layer`. plan: JSON, complete."""
+    fields = json.loads(plan)
+    first = (fields.get("first") or {}).get("layers", 0)
+    entries = [set(entry["layers"]) for entry in fields.get("layers") or []]
+
+    def kind(i: int) -> tuple[bool, Optional[int]]:
+        return i < first, next((n for n, entry in enumerate(entries) if i in entry), None)
+
+    return next(i for i in range(layer + 1) if kind(i) == kind(layer))
 
 
 def rope_frequencies(

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from ._arrays import arrays_of
 from ._checks import check_last, check_type, floats, ints, put_scale, steps
-from ._config import Config
+from ._config import Config, first_alike
 from ._dlpack import View, view
 from ._library import Batch, BoughError, Cache, Plane, Rows, call
 from .paged import PagedAttention
@@ -26,6 +26,7 @@ class _Kept:
 
 _lock = threading.Lock()
 _kept: OrderedDict[Any, _Kept] = OrderedDict()
+_fitted: dict[tuple[str, int], str] = {}  # plans as JSON, by the text they were given as and the trained context
 _captured: set[Any] = set()  # keys of what graphs refer to; these stay
 
 
@@ -34,6 +35,7 @@ def clear_cache() -> None:
     with _lock:
         for key in [key for key in _kept if key not in _captured]:
             del _kept[key]
+        _fitted.clear()
 
 
 def _rounded(n: int) -> int:
@@ -42,23 +44,34 @@ def _rounded(n: int) -> int:
     return -(-n // step) * step
 
 
-def _find(config: Config, rows: int, sequences: int, length: int, index: int, capturing: bool) -> _Kept:
+def find_attention(config: Config, rows: int, sequences: int, length: int, index: int, capturing: bool) -> _Kept:
+    """The PagedAttention kept for calls of about this size; layers whose plans are the same share it."""
     most = _rounded(length)
     if config.keys_rotated and length <= config.trained_context:
         most = min(most, config.trained_context)
-    key = (config, _rounded(rows), sequences, most, index)
+    rows = _rounded(rows)
     with _lock:
+        key = (_shared(config), rows, sequences, most, index)
         if key in _kept:
             _kept.move_to_end(key)
         elif capturing:
             raise BoughError("the first attention of a shape is captured in a graph: call it once before the capture")
         else:
-            _kept[key] = _Kept(PagedAttention.of_config(config, key[1], sequences, most, index))
+            made = _Kept(PagedAttention.of_config(config, rows, sequences, most, index))
+            _fitted[config.plan, config.trained_context] = made.attention.plan
+            key = (_shared(config), *key[1:])
+            _kept[key] = made
             for old in [old for old in _kept if old not in _captured][:-MOST_KEPT]:
                 del _kept[old]
         if capturing:
             _captured.add(key)
         return _kept[key]
+
+
+def _shared(config: Config) -> Config:
+    """That of the first layer whose plan is the same, as soon as the plan is known."""
+    fitted = _fitted.get((config.plan, config.trained_context))
+    return config if fitted is None else dataclasses.replace(config, layer=first_alike(fitted, config.layer))
 
 
 def _have_one_stride(at: View) -> bool:
@@ -114,8 +127,8 @@ def attend_cuda(
     tokens = view(k, "k").shape[2]
     with arrays.guard():
         stream, capturing = arrays.stream(), arrays.capturing()
-        kept = _find(config, b * rows, b, tokens, at.index, capturing)
-        workspace = _workspace(kept, arrays, stream, capturing)
+        kept = find_attention(config, b * rows, b, tokens, at.index, capturing)
+        workspace = workspace_of(kept, arrays, stream, capturing)
         if not _have_one_stride(at):
             q = arrays.swap(arrays.contiguous(arrays.swap(q)))
         q_rows = _q_rows(view(q, "q"))
@@ -133,7 +146,7 @@ def attend_cuda(
     return arrays.swap(o), lse.swapaxes(1, 2)
 
 
-def _workspace(kept: _Kept, arrays: Any, stream: int, capturing: bool) -> Any:
+def workspace_of(kept: _Kept, arrays: Any, stream: int, capturing: bool) -> Any:
     """One a stream; a graph gets one of its own, which it zeroes in every run, since it may run on any stream."""
     count = kept.attention.workspace_bytes
     if capturing:

@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers", minversion="5.0")
 
 import bough  # noqa: E402
 import bough.transformers  # noqa: E402
+from bough.transformers._forward import attention_forward  # noqa: E402
 
 VOCABULARY = 97
 TRAINED = 512
@@ -234,7 +235,7 @@ def test_softcap_and_sinks_are_passed_on(llama: Any) -> None:
     model = copy.deepcopy(llama)
     bough.transformers.enable(model, SMALL)
     q, k = torch.randn(1, 4, 9, 64), torch.randn(1, 2, 9, 64)
-    forward, layer = bough.transformers._attention_forward, model.model.layers[1].self_attn
+    forward, layer = attention_forward, model.model.layers[1].self_attn
     sinks = torch.tensor([0.0, 1.0, 2.0, 3.0])
     o, weights = forward(layer, q, k, k, None, scaling=0.2, softcap=2.0, s_aux=sinks)
     expected = bough.attention(q, k, k, SMALL, scale=0.2, softcap=2.0, sink_logits=sinks, keys_rotated=True)
@@ -274,7 +275,7 @@ def test_what_is_not_supported(llama: Any) -> None:
     with pytest.raises(bough.BoughError, match="is_causal is False|not bidirectional"):
         logits(model, tokens, is_causal=False)
     with pytest.raises(bough.BoughError, match="training is not supported \\(dropout is 0.5\\)"):
-        bough.transformers._attention_forward(
+        attention_forward(
             model.model.layers[0].self_attn, *[torch.zeros(1, 2, 3, 64)] * 3, None, dropout=0.5
         )
     model.train()

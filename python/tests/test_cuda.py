@@ -276,6 +276,44 @@ def test_a_summary_of_keys():
         attention.prune(rows, *caches, **call, summary=wide)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_cupy(dtype):
+    """Arrays of CuPy give the bits that PyTorch's give, in one call and in decode."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    q, k, v = (x.to(getattr(torch, dtype)) for x in texts(2, 4, 2, 20, 700))
+    try:
+        expected = bough.attention(q, k, v, SMALL, rope_theta=THETA)
+    except bough.BoughError as error:
+        assert "this build has no kernels" in str(error)
+        pytest.skip(str(error))
+    try:
+        theirs = [cupy.from_dlpack(x) for x in (q, k, v)]
+    except (BufferError, TypeError, ValueError) as error:
+        pytest.skip(f"CuPy {cupy.__version__} does not take {dtype}: {error}")
+
+    def same(a, b):
+        return isinstance(a, cupy.ndarray) and torch.equal(torch.from_dlpack(a), b)
+
+    torch.cuda.synchronize()
+    assert same(bough.attention(*theirs, SMALL, rope_theta=THETA), expected)
+    attention = bough.PagedAttention(
+        SMALL, heads=4, kv_heads=2, head_dim=64, dtype=dtype, rope_theta=THETA, trained_context=131072,
+        max_rows=2, max_sequences=2, max_length=700,
+    )  # fmt: skip
+    rows = [q[:, :, -1].contiguous(), k.transpose(1, 2), v.transpose(1, 2)]
+    ones = [ints(700, 700), ints(1, 0), ints(0, 0)]
+    out = []
+    for where in (torch, cupy):
+        arrays = [where.from_dlpack(x) for x in (*rows, *ones)]
+        states = attention.new_states(2, like=arrays[0])
+        call = dict(zip(("lengths", "slot", "stage"), arrays[3:]), states=states, slots=2, least_stage=0)
+        workspace = attention.new_workspace(arrays[0])
+        out.append(attention.decode(*arrays[:3], **call, workspace=workspace))
+        torch.cuda.synchronize()
+        cupy.cuda.Device().synchronize()
+    assert same(out[1], out[0])
+
+
 def test_errors():
     q, k, v = texts(1, 2, 1, 3, 40)
     with pytest.raises(bough.BoughError, match="q has elements of type float32"):

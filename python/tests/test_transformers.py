@@ -275,9 +275,7 @@ def test_what_is_not_supported(llama: Any) -> None:
     with pytest.raises(bough.BoughError, match="is_causal is False|not bidirectional"):
         logits(model, tokens, is_causal=False)
     with pytest.raises(bough.BoughError, match="training is not supported \\(dropout is 0.5\\)"):
-        attention_forward(
-            model.model.layers[0].self_attn, *[torch.zeros(1, 2, 3, 64)] * 3, None, dropout=0.5
-        )
+        attention_forward(model.model.layers[0].self_attn, *[torch.zeros(1, 2, 3, 64)] * 3, None, dropout=0.5)
     model.train()
     with pytest.raises(bough.BoughError, match="training is not supported"):
         logits(model, tokens)

@@ -134,7 +134,9 @@ def test_a_mask_may_hide_more_and_not_less() -> None:
     assert cache.layers[0].lengths() == [150, 150]
     after = logits(model, tokens[:, 150:], attention_mask=mask, past_key_values=cache)
     assert near(after[0], expected[0, 150:]) and cache.layers[1].lengths() == [200, 170]
-    with pytest.raises(bough.BoughError, match=r"attention_mask\[1\] begins at token 0; the cache has the text from token 30 on"):
+    with pytest.raises(
+        bough.BoughError, match=r"attention_mask\[1\] begins at token 0; the cache has the text from token 30 on"
+    ):
         logits(model, tokens[:, :1], attention_mask=torch.ones((2, 201)), past_key_values=cache)
 
 

@@ -17,7 +17,8 @@ from ._cache import BoughLayer
 
 def attend_layer(layer: BoughLayer, index: int, q: Tensor, padding: list[int], options: dict[str, Any]) -> Tensor:
     """q [b, hq, tq, d] of the rows that update() of the layer, the model's index-th, was called with last; text s begins at column
-    padding[s]. options: scale, softcap, sliding_window and sink_logits of attention(). o [b, tq, hq, d], padding's rows 0."""
+    padding[s]. options: scale, softcap, sliding_window and sink_logits of attention(). o [b, tq, hq, d], padding's rows 0.
+    """
     rows = layer.store(padding)
     if max(rows) == 0:
         layer.counter = 0

@@ -229,7 +229,9 @@ class BoughCache(Cache):
     def __init__(self, model: Any, max_length: Optional[int] = None) -> None:
         now = model.__dict__.get("bough")
         if not isinstance(now, Enabled) or not now.active:
-            raise BoughError(f"the {type(model).__name__} has no plan: call bough.transformers.enable before BoughCache")
+            raise BoughError(
+                f"the {type(model).__name__} has no plan: call bough.transformers.enable before BoughCache"
+            )
         most = 0 if max_length is None else max_length
         if now.mode == "rotated":
             most = min(most, now.trained_context) if most > 0 else now.trained_context

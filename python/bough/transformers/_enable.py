@@ -148,5 +148,3 @@ def _identity_of(dims: int) -> Callable[..., tuple[Tensor, Tensor]]:
         return x.new_ones(shape), x.new_zeros(shape)
 
     return forward
-
-

@@ -36,7 +36,8 @@ def _on_cpu(layer: BoughLayer, index: int, q: Tensor, rows: list[int], options: 
     if min(rows) == given:
         k, v = layer.keys[:, :, :longest], layer.values[:, :, :longest]
         many = None if min(lengths) == longest else torch.tensor(lengths, dtype=torch.int32)
-        return attention(q, k, v, now.plan, lengths=many, **options).transpose(1, 2)
+        o: Tensor = attention(q, k, v, now.plan, lengths=many, **options)
+        return o.transpose(1, 2)
     out = q.new_zeros((q.shape[0], given, q.shape[1], q.shape[3]))
     for s, (length, n) in enumerate(zip(lengths, rows)):
         if n > 0:
@@ -85,7 +86,7 @@ def _decode(layer: BoughLayer, config: Config, q: Tensor, most: int, sinks: Opti
     if layer.states is None:
         layer.states = decoder.new_states(b, like=q)
     stages = [decoder.due_stage(layer.counter, n) for n in lengths]
-    o = decoder.decode(
+    o: Tensor = decoder.decode(
         q[:, :, 0],
         *layer.tokens(),
         lengths=ints(lengths, q.device),
@@ -123,7 +124,7 @@ def _prefill(
         "workspace": reader.new_workspace(q),  # large, and not needed between prefills
     }
     reader.prune(packed, *layer.tokens(), **call)
-    o = reader.attend(packed, *layer.tokens(), sink_logits=sinks, **call)
+    o: Tensor = reader.attend(packed, *layer.tokens(), sink_logits=sinks, **call)
     if whole:
         return o.view(b, given, heads, d)
     out = q.new_zeros((b, given, heads, d))

@@ -13,6 +13,9 @@ from .._library import BoughError
 from ._enabled import Enabled
 
 ALIGNED = 64  # tokens; capacities are multiples of it
+HANDLE = (
+    "bough_layer"  # attribute of the keys that update() hands on, by which the attention function finds their layer
+)
 
 
 class DeviceInts:
@@ -53,6 +56,8 @@ class BoughLayer(CacheLayerMixin):
 
     is_sliding = False
     is_croppable = True
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, now: Enabled, max_length: int, ints: DeviceInts) -> None:
         super().__init__()
@@ -88,7 +93,7 @@ class BoughLayer(CacheLayerMixin):
             raise BoughError(f"the batch is {key_states.shape[0]} texts, the cache has {self.keys.shape[0]}")
         self._pending = (key_states, value_states)
         self.columns += key_states.shape[2]
-        key_states.bough_layer = self  # type: ignore[attr-defined]
+        setattr(key_states, HANDLE, self)
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

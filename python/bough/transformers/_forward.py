@@ -11,7 +11,7 @@ from transformers.masking_utils import and_masks, causal_mask_function
 from .._library import BoughError
 from ..attention import attention
 from ._attend import attend_layer
-from ._cache import BoughLayer
+from ._cache import HANDLE, BoughLayer
 from ._enabled import Enabled
 
 
@@ -94,7 +94,7 @@ def attention_forward(
     options = dict(scale=scaling, softcap=softcap or 0.0, sliding_window=sliding_window or 0, sink_logits=_sinks(s_aux))
     layer = module.layer_idx
     b, heads, rows, d = query.shape
-    held = getattr(key, "bough_layer", None)
+    held = getattr(key, HANDLE, None)
     if isinstance(held, BoughLayer):
         if held.now is not now:
             raise BoughError("the BoughCache was made for another model, or before the model was enabled as it is now")
@@ -153,7 +153,8 @@ def _part(
 def attend_texts(now: Enabled, layer: int, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     """attention() of texts of equal length."""
     options.update(now.rope())
-    return attention(q, k, v, now.plan, layer=layer, trained_context=now.trained_context, **options)
+    o: Tensor = attention(q, k, v, now.plan, layer=layer, trained_context=now.trained_context, **options)
+    return o
 
 
 def _sinks(s_aux: Optional[Tensor]) -> Optional[Tensor]:

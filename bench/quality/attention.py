@@ -58,6 +58,7 @@ class KvCache:
         self.room = 0
         self.k: list[Tensor] = []
         self.v: list[Tensor] = []
+        self._batches: dict[tuple[int, int], dict[str, Any]] = {}
 
     def start(self, tokens: int) -> None:
         if tokens <= self.room:
@@ -71,6 +72,17 @@ class KvCache:
     def write(self, layer: int, k: Tensor, v: Tensor, first: int) -> None:
         self.k[layer][:, first : first + len(k)] = k.transpose(0, 1)
         self.v[layer][:, first : first + len(k)] = v.transpose(0, 1)
+
+    def paged(self, layer: int, rows: int, end: int) -> dict[str, Any]:
+        """Arguments of PagedAttention's calls for the last `rows` of a text's `end` tokens."""
+        if (rows, end) not in self._batches:
+
+            def ints(*values: int) -> Tensor:
+                return torch.tensor(values, dtype=torch.int32, device=self.device)
+
+            self._batches[rows, end] = dict(lengths=ints(end), query_start=ints(0, rows), longest=end)
+        k, v = self.k[layer].transpose(0, 1)[None], self.v[layer].transpose(0, 1)[None]
+        return dict(k_cache=k, v_cache=v, **self._batches[rows, end])
 
 
 class PagedLayers:
@@ -95,21 +107,6 @@ class PagedLayers:
                     max_length=length,
                 )
             self.of_layer.append(kept[key])
-
-
-def batch_of(cache: KvCache, layer: int, rows: int, end: int) -> dict[str, Any]:
-    """Arguments of PagedAttention's calls for the last `rows` of a text's `end` tokens."""
-
-    def ints(*values: int) -> Tensor:
-        return torch.tensor(values, dtype=torch.int32, device=cache.device)
-
-    return dict(
-        k_cache=cache.k[layer].transpose(0, 1)[None],
-        v_cache=cache.v[layer].transpose(0, 1)[None],
-        lengths=ints(end),
-        query_start=ints(0, rows),
-        longest=end,
-    )
 
 
 class PlanAttention:
@@ -138,7 +135,7 @@ class PlanAttention:
         end = first + len(q)
         if self.paged:
             paged = self.paged[own].of_layer[layer]
-            batch = batch_of(self.cache, layer, len(q), end)
+            batch = self.cache.paged(layer, len(q), end)
             paged.prune(q, **batch)
             return paged.attend(q, **batch)  # type: ignore[no-any-return]
         shape = self.cache.shape

@@ -49,7 +49,9 @@ def dequantise(raw: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
         return (scale * blocks[:, 2:].view(np.int8).astype(np.float32)).reshape(-1)
     least = blocks[:, 2:4].copy().view(np.float16).astype(np.float32)
     nibbles = blocks[:, 4:]
-    levels = np.concatenate((nibbles & 15, nibbles >> 4), axis=1).astype(np.float32)  # element i and i + 16 share a byte
+    levels = np.concatenate((nibbles & 15, nibbles >> 4), axis=1).astype(
+        np.float32
+    )  # element i and i + 16 share a byte
     return (scale * levels + least).reshape(-1)
 
 
@@ -58,7 +60,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self._bytes = np.fromfile(path, dtype=np.uint8)
-        cursor = _Cursor(memoryview(self._bytes))
+        cursor = _Cursor(self._bytes.data)
         if bytes(self._bytes[:4]) != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file")
         cursor.at = 8

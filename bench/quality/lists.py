@@ -8,14 +8,16 @@ from torch.nn import functional
 
 import bough
 
-from .attention import OWN_ROWS, KvCache, batch_of
+from .attention import OWN_ROWS, KvCache
 from .llama import SLICE, Shape
 from .probe import Probe, Turn
 from .search import BLOCK, NONE, Blocks, Search, blocks_of, grouped
 from .search_plan import SearchPlan
 
 
-def attend_torch(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, starts: Tensor, sinks: int, chunk: int, turn: Turn) -> Tensor:
+def attend_torch(
+    q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, starts: Tensor, sinks: int, chunk: int, turn: Turn
+) -> Tensor:
     """q [rows, heads, d] over each block's sinks, chunks [b, lists, n] and window, positions by rank: o as q. The oracle of the other way."""
     out = torch.empty_like(q)
     group, row = q.shape[1] // len(k), 0
@@ -42,8 +44,10 @@ class ListPaged:
     """PagedAttention whose selection is replaced. Its own plan searches as little as a plan can, to have the blocks placed."""
 
     def __init__(self, plan: SearchPlan, k: int, shape: Shape, length: int, own: bool) -> None:
-        coarse = 1 << ((plan.window // 2).bit_length() - 1)
-        coarse = min(512, coarse)
+        coarse = min(512, 1 << ((plan.window // 2).bit_length() - 1))
+        context = plan.sinks + plan.window + k + BLOCK + 8
+        if context > shape.trained_context:
+            raise ValueError(f"a context has {context} tokens, it must have {shape.trained_context} or fewer: k is {k}")
         stages = [{"chunk": coarse, "query_stride": 64}, {"chunk": plan.chunk, "keep": k, "query_stride": 64}]
         fields = {"sinks": plan.sinks, "window": plan.window, "stages": stages, "k": k, "lists": plan.lists}
         fields |= {"refresh": [8, 8], "tail": OWN_ROWS if own else 0, "first": None}
@@ -60,7 +64,7 @@ class ListPaged:
         )
 
     def __call__(self, cache: KvCache, layer: int, q: Tensor, end: int, blocks: Blocks, starts: Tensor) -> Tensor:
-        batch = batch_of(cache, layer, len(q), end)
+        batch = cache.paged(layer, len(q), end)
         self.paged.prune(q, **batch)
         into = self.paged.selection()
         b, lists, n = starts.shape
@@ -76,7 +80,9 @@ class ListAttention:
     def __init__(self, plan: SearchPlan, cache: KvCache, length: int, probe: Probe, paged: bool) -> None:
         shape = cache.shape
         self.plan, self.cache, self.length, self.probe, self.paged = plan, cache, length, probe, paged
-        turned = max(shape.trained_context, plan.sinks + plan.window + 2 * BLOCK + max(plan.k_of(i) for i in range(shape.layers)))
+        turned = max(
+            shape.trained_context, plan.sinks + plan.window + 2 * BLOCK + max(plan.k_of(i) for i in range(shape.layers))
+        )
         self.turn = Turn(shape.head_dim, shape.theta, turned, cache.device)
         self._blocks: dict[tuple[int, int, int, bool], Blocks] = {}
         self._groups: dict[tuple[int, int, int, bool], Blocks] = {}

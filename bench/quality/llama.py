@@ -119,8 +119,8 @@ class Model:
         x = functional.embedding(tokens, self.embedding)
         for i, w in enumerate(self.layers):
             qkv = functional.linear(self._normed(x, w.attention_norm), w.qkv).view(len(x), -1, s.head_dim)
-            q, k, v = qkv.split((s.heads, s.kv_heads, s.kv_heads), dim=1)
-            o = attention(i, q, k, v, first, own)
+            k, v = qkv[:, s.heads : s.heads + s.kv_heads], qkv[:, s.heads + s.kv_heads :]
+            o = attention(i, qkv[:, : s.heads], k, v, first, own)
             x = x + functional.linear(o.reshape(len(x), -1), w.output)
             gate, up = functional.linear(self._normed(x, w.ffn_norm), w.gate_up).chunk(2, dim=-1)
             x = x + functional.linear(functional.silu(gate) * up, w.down)

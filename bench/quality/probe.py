@@ -49,5 +49,3 @@ def probe_torch(q: Tensor, keys: Tensor, index: Tensor, at: Optional[Tensor], tu
             product = (q[rows] @ found.transpose(-1, -2)).float()
         out[rows] = product.amax(dim=2)
     return out
-
-

@@ -99,7 +99,9 @@ class _Tile:
 class Search:
     """One layer's lists for one call of rows. keys [kv heads, t, d]: those of the text so far."""
 
-    def __init__(self, plan: SearchPlan, layer: int, q: Tensor, keys: Tensor, probe: Probe, turn: Turn, trained: int) -> None:
+    def __init__(
+        self, plan: SearchPlan, layer: int, q: Tensor, keys: Tensor, probe: Probe, turn: Turn, trained: int
+    ) -> None:
         self.plan, self.layer, self.q, self.keys = plan, layer, q, keys
         self.probe, self.turn, self.trained = probe, turn, trained
         self.scale = q.shape[2] ** -0.5
@@ -203,8 +205,9 @@ class Search:
         index = index.flatten(2).clamp(0, keys.shape[1] - 1).contiguous()
         if places is not None:
             places = places.repeat_interleave(len(each), -1)
-        score = self.probe(rows, keys, index, places, self.turn).unflatten(-1, (-1, len(each)))
-        return score.logsumexp(-1) if self.plan.reduce == "mass" else score.amax(-1)
+        score = self.probe(rows, keys, index, places, self.turn)
+        score = score.view(*score.shape[:2], -1, len(each))
+        return torch.logsumexp(score, -1) if self.plan.reduce == "mass" else score.amax(-1)
 
     def _source(self, score: str, piece: int) -> Tensor:
         """What a linear score reads, made once a call."""
@@ -213,5 +216,7 @@ class Search:
         key = (score, piece)
         if key not in self.sources:
             pieces = score in ("mean", "minmax")
-            self.sources[key] = summary(self.keys, self.plan.sinks, piece, score) if pieces else coarse(self.keys, score)
+            self.sources[key] = (
+                summary(self.keys, self.plan.sinks, piece, score) if pieces else coarse(self.keys, score)
+            )
         return self.sources[key]

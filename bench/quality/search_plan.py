@@ -71,13 +71,25 @@ def check(p: SearchPlan) -> SearchPlan:
     before = 1 << 30
     for i, s in enumerate(p.stages):
         name = f"stages[{i}]"
-        must(s.chunk & (s.chunk - 1) == 0 and 8 <= s.chunk <= 1024, f"{name}.chunk is {s.chunk}, a power of two from 8 on is needed")
+        must(
+            s.chunk & (s.chunk - 1) == 0 and 8 <= s.chunk <= 1024,
+            f"{name}.chunk is {s.chunk}, a power of two from 8 on is needed",
+        )
         must(s.chunk <= before, f"{name}.chunk is {s.chunk}, it must be at most the {before} of the stage before")
-        must(i == 0 or s.keep >= p.k and s.keep % before == 0, f"{name}.keep is {s.keep}, k or more in whole chunks is needed")
-        must(64 * p.share % s.stride == 0, f"{name}.stride is {s.stride}, it must divide the {64 * p.share} rows of a search")
+        must(
+            i == 0 or s.keep >= p.k and s.keep % before == 0,
+            f"{name}.keep is {s.keep}, k or more in whole chunks is needed",
+        )
+        must(
+            64 * p.share % s.stride == 0,
+            f"{name}.stride is {s.stride}, it must divide the {64 * p.share} rows of a search",
+        )
         must(s.score in SCORES, f"{name}.score is {s.score!r}, it must be one of {', '.join(SCORES)}")
         must(s.piece == 0 or s.chunk % s.piece == 0, f"{name}.piece is {s.piece}, it must divide the chunk")
-        must(s.score != "minmax" or p.first == 0, f"{name}.score is 'minmax', then first must be 0: bounds cannot be turned")
+        must(
+            s.score != "minmax" or p.first == 0,
+            f"{name}.score is 'minmax', then first must be 0: bounds cannot be turned",
+        )
         before = s.chunk
     return p
 

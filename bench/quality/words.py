@@ -125,7 +125,7 @@ def load_words(path: Path) -> Words:
         arrays = {name: file[name].astype(np.int64) for name in file.files}
 
     def template(name: str) -> Template:
-        pieces = []
+        pieces: list[Tokens] = []
         while f"{name}.{len(pieces)}" in arrays:
             pieces.append(arrays[f"{name}.{len(pieces)}"])
         return Template(tuple(pieces))

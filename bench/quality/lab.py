@@ -1,0 +1,212 @@
+"""A laboratory: model, texts and one cache on a device; cells of trials, printed and appended to a file as they are done."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+import torch
+from torch.nn import functional
+
+from . import cost, tasks
+from .attention import KvCache, PlanAttention, tail_of
+from .lists import ListAttention
+from .llama import Attention, Model
+from .probe import Probe, probe_torch
+from .search_plan import SearchPlan, search_plan
+from .words import Words, load_words
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str  # passkey, named or ppl
+    length: int
+    text: str = "book"  # or filler
+    trials: int = 10
+    names: int = 32
+    seed: int = 0
+
+    def prompt(self, words: Words, trial: int) -> tasks.Prompt:
+        if self.name == "passkey":
+            return tasks.passkey(words, self.text, self.length, trial, self.trials, self.seed)
+        if self.name == "named":
+            return tasks.named_keys(words, self.text, self.length, self.names, trial, self.trials, self.seed)
+        if self.name == "ppl":
+            return tasks.continuation(words, self.length, trial)
+        raise ValueError(f"the task is {self.name!r}, it must be passkey, named or ppl")
+
+    @property
+    def count(self) -> int:
+        return len(tasks.PPL_OFFSETS) if self.name == "ppl" else self.trials
+
+    def __str__(self) -> str:
+        return self.name + (str(self.names) if self.name == "named" else "") + f" {self.text} {self.length}"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How attention goes: a plan of the library, or a search in PyTorch."""
+
+    name: str
+    plan: Optional[Mapping[str, Any]] = None
+    search: Optional[Mapping[str, Any]] = None
+
+    def searched(self) -> Optional[SearchPlan]:
+        return search_plan(self.search) if self.search is not None else cost.as_search(self.plan or {})
+
+
+@dataclass
+class Cell:
+    way: str
+    task: str
+    length: int
+    text: str
+    trials: int
+    names: int
+    seed: int
+    done: int = 0  # trials; fewer where the time was up
+    exact: float = 0.0
+    digits: float = 0.0
+    cross_entropy: float = 0.0
+    seconds: float = 0.0  # of a trial, the mean without the first where there are more
+    search_tflop: Optional[list[float]] = None  # of each stage
+    attention_tflop: Optional[float] = None
+    fitted: str = ""
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lab:
+    def __init__(self, folder: Path, device: str, scores: str = "triton", model: Optional[Path] = None) -> None:
+        self.device = torch.device(device)
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.words = load_words(folder / "words.npz")
+        if model is None:
+            model = folder / "model.gguf"
+            if not model.exists():
+                parts = sorted(folder.glob("model.part*"))
+                model.write_bytes(b"".join(part.read_bytes() for part in parts))
+        self.model = Model(model, self.device, dtype)
+        self.cache = KvCache(self.model.shape, self.device, dtype)
+        self.probe: Probe = probe_torch
+        if scores == "triton" and self.device.type == "cuda":
+            from .probe_triton import probe_triton
+
+            self.probe = probe_triton
+
+    def attention(self, way: Way, length: int) -> tuple[Attention, int]:
+        """And how many last rows of a question select for themselves, at most."""
+        if way.search is not None:
+            plan = search_plan(way.search)
+            return ListAttention(plan, self.cache, length, self.probe, self.device.type == "cuda"), plan.tail
+        return PlanAttention(way.plan or {}, self.cache, length), tail_of(way.plan or {})
+
+    def trial(self, attention: Attention, tail: int, prompt: tasks.Prompt) -> tuple[int, float]:
+        """Answer tokens that were the first choice, and their mean negative log-probability."""
+        fed = torch.from_numpy(prompt.fed)
+        own = min(tail, len(fed) - len(prompt.text)) if len(prompt.question) else 0
+        logits = self.model.logits(fed, attention, own, len(prompt.answer))
+        answer = torch.from_numpy(prompt.answer).to(self.device)
+        right = int((logits.argmax(-1) == answer).sum())
+        return right, float(functional.cross_entropy(logits, answer))
+
+    def run(self, way: Way, task: Task, until: float = float("inf"), quiet: bool = False) -> Cell:
+        """Stops before a trial that would end after `until` (time.monotonic)."""
+        cell = Cell(way.name, task.name, task.length, task.text, task.count, task.names, task.seed)
+        cell.how = way.search if way.search is not None else way.plan or {}
+        searched = way.searched()
+        shape = self.model.shape
+        if searched is not None:
+            cell.search_tflop = [round(x, 2) for x in cost.search_tflop(searched, shape, task.length)]
+        if searched is not None or (way.plan or {}).get("mode") == "dense":
+            cell.attention_tflop = round(cost.attention_tflop(searched, shape, task.length), 2)
+        attention, tail = self.attention(way, task.length + 16)
+        if isinstance(attention, PlanAttention):
+            cell.fitted = attention.fitted
+        times: list[float] = []
+        exact = right = answered = 0
+        loss = 0.0
+        for i in range(task.count):
+            if time.monotonic() + 1.1 * (times[-1] if times else 0) > until:
+                break
+            prompt = task.prompt(self.words, i)
+            begin = time.monotonic()
+            good, nll = self.trial(attention, tail, prompt)
+            times.append(time.monotonic() - begin)
+            right, answered, loss = right + good, answered + len(prompt.answer), loss + nll
+            exact += good == len(prompt.answer)
+            if not quiet:
+                print(
+                    f"  {way.name} | {task} | {i}: {good}/{len(prompt.answer)} nll {nll:.3f} {times[-1]:.2f} s",
+                    flush=True,
+                )
+        cell.done = len(times)
+        if times:
+            cell.exact, cell.digits = exact / len(times), right / answered
+            cell.cross_entropy, cell.seconds = loss / len(times), sum(times[1:] or times) / len(times[1:] or times)
+        return cell
+
+
+HEAD = f"{'way':<34} {'task':<22} {'n':>3} {'exact':>6} {'digits':>6} {'loss':>7} {'s/trial':>8} {'search':>7} {'attend':>7} TFLOP"
+
+
+def row(cell: Cell) -> str:
+    task = cell.task + (str(cell.names) if cell.task == "named" else "") + f" {cell.text} {cell.length}"
+    exact = "" if cell.task == "ppl" else f"{100 * cell.exact:.0f}"
+    digits = "" if cell.task == "ppl" else f"{100 * cell.digits:.0f}"
+    search = "" if cell.search_tflop is None else f"{sum(cell.search_tflop):.1f}"
+    attend = "" if cell.attention_tflop is None else f"{cell.attention_tflop:.1f}"
+    return (
+        f"{cell.way:<34} {task:<22} {cell.done:>3} {exact:>6} {digits:>6} {cell.cross_entropy:>7.3f} {cell.seconds:>8.2f} "
+        f"{search:>7} {attend:>7}" + (f" {cell.search_tflop}" if cell.search_tflop else "")
+    )
+
+
+class Book:
+    """Results as JSON lines; cells that are whole in it already are known."""
+
+    def __init__(self, path: Optional[Path]) -> None:
+        self.path = path
+        self.cells: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            self.cells = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+    def has(self, way: Way, task: Task) -> bool:
+        wanted = (way.name, task.name, task.length, task.text, task.count, task.names, task.seed)
+        for c in self.cells:
+            if c["done"] == c["trials"] and wanted == tuple(
+                c[f] for f in ("way", "task", "length", "text", "trials", "names", "seed")
+            ):
+                return True
+        return False
+
+    def add(self, cell: Cell) -> None:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(cell)) + "\n")
+        print(row(cell), flush=True)
+
+
+def run_all(lab: Lab, cells: list[tuple[Way, Task]], book: Book, budget: float, quiet: bool = False) -> list[Cell]:
+    """In order, within `budget` seconds. A cell that fails is said and left out."""
+    until = time.monotonic() + budget
+    made: list[Cell] = []
+    print(HEAD, flush=True)
+    for i, (way, task) in enumerate(cells):
+        if book.has(way, task):
+            continue
+        if time.monotonic() > until:
+            print(f"the time is up: {len(cells) - i} cells of {len(cells)} were not begun", flush=True)
+            break
+        try:
+            cell = lab.run(way, task, until, quiet)
+        except Exception as error:  # the other cells still go
+            print(f"{way.name} | {task}: {type(error).__name__}: {error}", flush=True)
+            continue
+        if cell.done:
+            book.add(cell)
+            made.append(cell)
+    return made

@@ -98,8 +98,8 @@ class Model:
 
     @torch.no_grad()
     def logits(self, tokens: Tensor, attention: Attention, own_rows: int, last: int) -> Tensor:
-        """Reads a text [t] in slices; its last `own_rows` rows select for themselves. Logits [last, vocabulary] float32 of the last rows,
-        which have to lie in the last slice of either kind."""
+        """Reads a text [t] in slices, its last `own_rows` rows as one that selects for itself. Logits [last, vocabulary] float32 of the
+        last rows."""
         count = len(tokens)
         cuts = [*range(0, count - own_rows, SLICE), count - own_rows]
         pieces = [(a, b, False) for a, b in zip(cuts[:-1], cuts[1:])]

@@ -19,8 +19,9 @@ class Turn:
         self.count = count
         self.cos, self.sin = angle.cos().float().to(device), angle.sin().float().to(device)  # [count, dims / 2]
 
-    def __call__(self, x: Tensor, position: Tensor) -> Tensor:
-        """x [..., dims] turned in float32; position: integers of its shape but the last dimension, or to be broadcast to that."""
+    def __call__(self, x: Tensor, position: Tensor | int) -> Tensor:
+        """x [..., dims] turned in float32; position: one for all, or integers of its shape but the
+        last dimension, or to be broadcast to that."""
         low, high = x.float().chunk(2, dim=-1)
         c, s = self.cos[position], self.sin[position]
         return torch.cat((low * c - high * s, high * c + low * s), dim=-1)

@@ -172,7 +172,7 @@ class Search:
         return self._linear(stage, right, starts, places)
 
     def _at(self, rows: Tensor, position: int) -> Tensor:
-        return self.turn(rows, torch.tensor(position, device=rows.device)).to(self.keys.dtype)
+        return self.turn(rows, position).to(self.keys.dtype)
 
     def _descend(self, stage: Stage, left: Tensor, right: Tensor, starts: Tensor, places: Optional[Tensor]) -> Tensor:
         low = starts.expand(-1, len(self.keys), -1)

@@ -14,7 +14,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: kernels run o
 torch = pytest.importorskip("torch")
 bough = pytest.importorskip("bough")
 
-from quality import cost, lists, tasks, words  # noqa: E402
+from quality import cost, tasks, words  # noqa: E402
 from quality.attention import KvCache, PlanAttention  # noqa: E402
 from quality.gguf_file import dequantise  # noqa: E402
 from quality.lists import ListAttention, attend_torch  # noqa: E402
@@ -91,7 +91,7 @@ class FakePaged:
 
 
 def test_lists_are_written_where_paged_attention_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists.bough, "PagedAttention", FakePaged)
+    monkeypatch.setattr(bough, "PagedAttention", FakePaged)
     plan = search_plan({**SEARCH, "share": 2})
     ways = [
         ListAttention(plan, KvCache(SHAPE, CPU, torch.float32), 4096, probe_torch, paged) for paged in (True, False)

@@ -185,10 +185,10 @@ struct RowScan {
     if (left > 1) score = fmaxf(score, best[0][0] > known[1] ? best[1][0] : known[0]);
   }
 
-  // Two rounds of [l, l + n), n >= 16, or with `one` the first of them. Slots: 0, 1 the first round's left and right; 2, 3 and 4, 5 the
-  // second's of either half.
+  // Two rounds of [l, l + n), n >= 16, or with `one` the first of them, whose keys alone are read then. Slots: 0, 1 the first round's left
+  // and right; 2, 3 and 4, 5 the second's of either half.
   __device__ __forceinline__ void two_rounds(int n, bool one, const int index[2], int l[2], float score[2]) const {
-    const int slot = min(threadIdx.x % 32 / 4, 5);
+    const int slot = min(static_cast<int>(threadIdx.x % 32 / 4), one ? 1 : 5);
     const int offset = slot < 2 ? n / 4 + slot * (n / 2) : (slot - 2) / 2 * (n / 2) + n / 8 + slot % 2 * (n / 4);
     const bool summary = (slot < 2 ? n : n / 2) >= p.cache.summary_span;
     const Key key0 = load(l[0] + offset, index[0], summary), key1 = load(l[1] + offset, index[1], summary);

@@ -111,27 +111,42 @@ __device__ __forceinline__ void turn_pieces(const Problem& p, HighAngles& high, 
   }
 }
 
+// Values of `count` keys, which `mine` says of each lane, to shared memory as they are. One warp; they arrive with its next wait_copies.
+template <typename T, int D, bool MOVES>
+__device__ __forceinline__ void fetch_values(const Problem& p, const Source<MOVES>& mine, int rank0, int count, T* v) {
+  constexpr int pieces = D / 8;
+  const int lane = threadIdx.x % 32;
+  const T* data = static_cast<const T*>(p.cache.v.data);
+  for (int i = 0; i < count * pieces; i += 32) {
+    const int key = min((i + lane) / pieces, count - 1), piece = (i + lane) % pieces;
+    const int64_t row = __shfl_sync(~0u, mine.v, key);
+    if (i + lane < count * pieces) copy16(shared_address(v + key * D + place_of<D>(piece, rank0 + key) * 8), data + row + piece * 8);
+  }
+  commit_copies();
+}
+
 // Keys [from, from + count) of a split, ranks rank0 on, come from the context: into shared memory for this step, into the set for the
-// next ones where keys stand still. One warp; D / 16 lanes a key, each with two pieces.
-template <typename T, Kv KV, int D, bool MOVES>
+// next ones where keys stand still. One warp; D / 16 lanes a key, each with two pieces. What store_rows says of BULK holds.
+template <typename T, Kv KV, int D, bool MOVES, bool BULK>
 __device__ void take_in(const Problem& p, const BlockInfo& b, const ContextView& context, int head, int rank0, int from, int count,
                         const SetView<T, D>& set, CachedShared<T, D>& s) {
-  constexpr int lanes = D / 16, keys = 32 / lanes, ahead = 2, apart = D / 2;
+  constexpr int lanes = D / 16, keys = 32 / lanes, ahead = KV == Kv::same && BULK ? 4 : 2, apart = D / 2;
   const int lane = threadIdx.x % 32, own = min(lane / lanes, keys - 1), e = lane % lanes * 8;
   HighAngles high(p.angles, e);
   for (int base = 0; base < count; base += 32) {
     const auto mine = Source<MOVES>::template of<KV>(p, b, context, head, rank0 + min(base + lane, count - 1));
     const int here = min(32, count - base);
+    if constexpr (KV == Kv::same) fetch_values<T, D>(p, mine, rank0 + base, here, s.v + (from + base) * D);
     for (int i = 0; i < here; i += keys * ahead) {
       Source<MOVES> at[ahead];
-      uint4 k[ahead][2], v[ahead][2];
+      uint4 k[ahead][2], v[KV == Kv::same ? 1 : ahead][2];
 #pragma unroll
       for (int u = 0; u < ahead; ++u) {
         at[u] = mine.template from_lane<KV>(min(i + u * keys + own, here - 1));
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           k[u][half] = load_eight<T, KV>(p.cache.k.data, at[u].k + e + half * apart);
-          v[u][half] = load_eight<T, KV>(p.cache.v.data, at[u].v + e + half * apart);
+          if constexpr (KV != Kv::same) v[u][half] = load_eight<T, KV>(p.cache.v.data, at[u].v + e + half * apart);
         }
       }
 #pragma unroll
@@ -141,17 +156,19 @@ __device__ void take_in(const Problem& p, const BlockInfo& b, const ContextView&
         turn_pieces<T, KV>(p, high, e, apart, at[u], k[u]);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          if (KV != Kv::same) v[u][half] = turn_eight<T>(Angles{}, EightAngles{}, e, v[u][half], v[u][half], at[u].v_scale);
-          const int place = place_of<D>(e / 8 + half * lanes, rank) * 8;
-          *reinterpret_cast<uint4*>(s.k + (from + key) * D + place) = k[u][half];
-          *reinterpret_cast<uint4*>(s.v + (from + key) * D + place) = v[u][half];
-          if (MOVES && context.w0 > 0) continue;
-          *reinterpret_cast<uint4*>(set.k + static_cast<int64_t>(rank) * D + place) = k[u][half];
-          *reinterpret_cast<uint4*>(set.v + static_cast<int64_t>(rank) * D + place) = v[u][half];
+          const int place = (from + key) * D + place_of<D>(e / 8 + half * lanes, rank) * 8;
+          *reinterpret_cast<uint4*>(s.k + place) = k[u][half];
+          if constexpr (KV != Kv::same) {
+            *reinterpret_cast<uint4*>(s.v + place) = turn_eight<T>(Angles{}, EightAngles{}, e, v[u][half], v[u][half], at[u].v_scale);
+          }
         }
       }
     }
   }
+  wait_copies<0>();
+  if (MOVES && context.w0 > 0) return;
+  store_rows<BULK>(set.k + static_cast<int64_t>(rank0) * D, s.k + from * D, count * D * static_cast<int>(sizeof(T)));
+  store_rows<BULK>(set.v + static_cast<int64_t>(rank0) * D, s.v + from * D, count * D * static_cast<int>(sizeof(T)));
 }
 
 // o = sum over splits of weight * part, weights from the splits' greatest scores and sums; and lse.
@@ -303,7 +320,7 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
   copy_values(now);
   const int part_keys = kKeys / warps, at = warp * part_keys;
   if (now.renewed && at < now.keys)
-    take_in<T, KV, D, MOVES>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
+    take_in<T, KV, D, MOVES, FILLS>(p, b, context, head, now.first + at, at, min(part_keys, now.keys - at), set, s);
   if (renewed && now.first + now.keys == size && head == 0 && threadIdx.x == 0) {
     w.shift[slot] = size - (b.r0 + 1);
     if (MOVES) w.w0[slot] = context.w0;
@@ -315,7 +332,7 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
   float* part_ml = w.part_ml + part * p.group * 2;
   for (int split = begin_split;; ++split) {
     const CachedSplit next = FILLS ? CachedSplit{} : split_at(split + 1);
-    if (now.own > 0 && warp == warps - 1) take_in<T, KV, D, MOVES>(p, b, context, head, size - 1, now.keys - 1, 1, set, s);
+    if (now.own > 0 && warp == warps - 1) take_in<T, KV, D, MOVES, FILLS>(p, b, context, head, size - 1, now.keys - 1, 1, set, s);
     if (split == begin_split || now.own > 0) __syncthreads();
     WarpAttention<T, D, ROWS16, kMine> a;
     key_copies.template wait<1>();
@@ -328,7 +345,10 @@ __global__ void __launch_bounds__(cached_warps(FILLS) * 32, cached_blocks(D, FIL
     if (now.mine > 0) a.weigh(p.softcap, now.mine, p.sliding > 0 ? size - p.sliding - now.first - from : 0);
     value_copies.template wait<FILLS ? 0 : 1>();
     if (now.mine > 0) a.add_values(s.v, from, now.mine);
-    if constexpr (Sums::kOwn) {
+    if constexpr (FILLS) {
+      wait_stores();
+      __syncthreads();
+    } else if constexpr (Sums::kOwn) {
       __syncwarp();
     } else {
       __syncthreads();

@@ -51,6 +51,33 @@ __device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, int byt
                : "memory");
 }
 
+// `bytes`, a multiple of 16, from shared memory to global memory, by all lanes of a warp after they wrote what it copies. BULK: by the bulk
+// copy engine where there is one; the place in shared memory is free after wait_stores of the same threads.
+template <bool BULK>
+__device__ __forceinline__ void store_rows(void* to, const void* from, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (BULK) {
+    publish_to_async();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+      asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(shared_address(from)), "r"(bytes)
+                   : "memory");
+      asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+    }
+    return;
+  }
+#endif
+  __syncwarp();
+  for (int i = threadIdx.x % 32 * 16; i < bytes; i += 32 * 16) {
+    *reinterpret_cast<uint4*>(static_cast<char*>(to) + i) = *reinterpret_cast<const uint4*>(static_cast<const char*>(from) + i);
+  }
+}
+__device__ __forceinline__ void wait_stores() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+#endif
+}
+
 // One train of copies of whole rows by one warp, each begun and waited for in turn: by the bulk copy engine where there is one. A warp may
 // have several, so that one copy is on its way while another is used. `barrier` is the train's own.
 class RowCopies {

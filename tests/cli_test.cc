@@ -85,7 +85,10 @@ TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
                                                                                        {"bench"},
                                                                                        {"eval"},
                                                                                        {"eval", "passkey"},
+                                                                                       {"eval", "keys"},
+                                                                                       {"eval", "ruler"},
                                                                                        {"eval", "ppl"},
+                                                                                       {"eval", "logits"},
                                                                                        {"eval", "mass"},
                                                                                        {"sessions"},
                                                                                        {"sessions", "list"},
@@ -109,8 +112,8 @@ TEST_F(Cli, NothingAtAllShowsTheHelp) {
 TEST_F(Cli, UnknownCommandsAndOptions) {
   expect_error({"frobnicate"}, usage,
                "there is no command 'frobnicate'; known are ask, chat, run, inspect, tokenize, bench, eval, sessions");
-  expect_error({"eval"}, usage, "eval needs a task: passkey, ppl or mass");
-  expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, ppl, mass");
+  expect_error({"eval"}, usage, "eval needs a task: passkey, keys, ruler, ppl, logits or mass");
+  expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, keys, ruler, ppl, logits, mass");
   expect_error({"sessions"}, usage, "sessions needs an action: list or rm");
   expect_error({"sessions", "frobnicate"}, usage, "there is no action 'frobnicate'; known are list, rm");
   expect_error({"ask", text_, "why?", "--frobnicate"}, usage, "--frobnicate");
@@ -190,6 +193,9 @@ TEST_F(Cli, NumbersOutOfRange) {
   expect_error({"bench", "--depths", "0,-1"}, usage, "-1 is outside 0 to 16777216");
   expect_error({"eval", "mass", "--blocks", "0"}, usage, "--blocks: 0 is outside 1 to 1000");
   expect_error({"eval", "passkey", "--trials", "0"}, usage, "--trials: 0 is outside 1 to 10000");
+  expect_error({"eval", "ppl", "--depths", "0"}, usage, "--depths: 0 is outside 1 to 1000");
+  expect_error({"eval", "keys", "--keys", "8,129"}, usage, "--keys: 129 is outside 1 to 128");
+  expect_error({"eval", "logits", "--rows", "0"}, usage, "--rows: 0 is outside 1 to 4096");
 }
 
 TEST_F(Cli, LengthLists) {
@@ -284,23 +290,6 @@ TEST_F(Cli, TokenizeTakesTheFirstTokens) {
   EXPECT_EQ(std::count(lines.out.begin(), lines.out.end(), '\n'), 2) << "a character in two tokens keeps to its lines";
 }
 
-TEST_F(Cli, FinishedCellsAreSkipped) {
-  const std::string out = folder_ + "/cells.jsonl";
-  const std::vector<std::string> words = {"eval", "passkey",    "--lengths", "400,500", "--trials", "2",
-                                          "-m",   tiny_model(), "--out",     out,       "--json"};
-  const Ran first = bough(words);
-  EXPECT_EQ(first.exit_code, 0) << first.err;
-  EXPECT_EQ(std::count(first.out.begin(), first.out.end(), '\n'), 2);
-  const Ran again = bough(words);
-  EXPECT_EQ(again.exit_code, 0);
-  EXPECT_THAT(again.out, IsEmpty());
-  std::filesystem::resize_file(out, std::filesystem::file_size(out) - 10);  // as if the run had been killed while writing
-  const Ran mended = bough(words);
-  EXPECT_EQ(mended.exit_code, 0);
-  EXPECT_EQ(std::count(mended.out.begin(), mended.out.end(), '\n'), 1);
-  EXPECT_THAT(bough(words).out, IsEmpty());
-}
-
 TEST_F(Cli, InterruptEndsTheAnswer) {
   const Ran ran = run_program({BOUGH_CLI, "run", "a", "-n", "1000000", "-m", tiny_model(), "--json"}, {.interrupt_at_output = true});
   EXPECT_EQ(ran.exit_code, 130) << ran.err;
@@ -312,11 +301,6 @@ TEST_F(Cli, TheDefaultModelMissing) {
   EXPECT_EQ(ran.exit_code, failed);
   EXPECT_THAT(ran.err, HasSubstr(folder_ + "/models/SmolLM2-135M-Instruct.Q4_1.gguf"));
   EXPECT_THAT(ran.err, HasSubstr("tools/fetch_model.sh"));
-}
-
-TEST_F(Cli, ResultFilesThatCannotBeWritten) {
-  expect_error({"eval", "ppl", "--out", folder_}, failed, "cannot be written");
-  expect_error({"eval", "ppl", "--out", folder_ + "/no/such/place"}, failed, "cannot be written");
 }
 
 TEST_F(Cli, StandardInputIsReadAsAFile) {

@@ -1,10 +1,12 @@
-// Quality tasks: prompts, prefixes, results; figures of a tiny random model.
+// Quality tasks: haystacks, trials, figures of a tiny random model.
 #include <gtest/gtest.h>
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <set>
@@ -13,10 +15,12 @@
 #include <vector>
 
 #include "eval/corpus.h"
+#include "eval/haystack.h"
+#include "eval/logits_error.h"
 #include "eval/passkey.h"
 #include "eval/ppl.h"
-#include "eval/report.h"
 #include "eval/score.h"
+#include "eval/trials.h"
 #include "support/tiny_gguf.h"
 
 namespace bough::eval {
@@ -29,8 +33,6 @@ Corpus book(int64_t count) {
   for (size_t i = 0; i < corpus.tokens.size(); ++i) corpus.tokens[i] = i % 10 == 9 ? stop : static_cast<TokenId>(1000 + i);
   return corpus;
 }
-
-PasskeyParts parts() { return {{1, 2, 3}, {101, 102, 103, 104}, {201, 202}, {301, 302}}; }
 
 bool is_stop(TokenId token) { return token == stop; }
 
@@ -63,56 +65,46 @@ TEST(Passkey, KeysHaveFiveDigitsAndFollowSeedAndTrial) {
   EXPECT_NE(passkey_of(5, 3), passkey_of(6, 3));
 }
 
-TEST(Passkey, PromptHasTheLengthAndTheNeedleAfterAFullStop) {
-  for (int trial = 0; trial < 4; ++trial) {
-    const auto prompt = assemble_passkey(parts(), book(5000), {trial, 4, 509, 0, true}, is_stop);
-    ASSERT_TRUE(prompt.ok());
-    EXPECT_EQ(prompt->text.size() + prompt->question.size(), 509u);
-    const auto at = static_cast<size_t>(prompt->needle);
-    EXPECT_EQ(prompt->text[at], 101);
-    EXPECT_EQ(prompt->needle_tokens, 4);
-    EXPECT_EQ(prompt->text[at - 1], stop);
-    EXPECT_NEAR(static_cast<double>(at), 3 + (trial + 0.5) / 4 * 500, 6);
-    EXPECT_EQ(prompt->question, parts().question);
-    EXPECT_EQ(prompt->answer, parts().answer);
-  }
+TEST(Weave, NeedlesStandAfterFullStopsInTheOrderOfTheirDepths) {
+  const std::vector<TokenId> haystack = *book(500).piece(0, 500);
+  const std::vector<Needle> needles = {{0.6, {101, 102}}, {0.125, {201}}, {0.6, {301}}};
+  const Woven woven = weave(haystack, needles, is_stop);
+  ASSERT_EQ(woven.tokens.size(), 504u);
+  ASSERT_EQ(woven.places.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(woven.tokens[static_cast<size_t>(woven.places[i])], needles[i].tokens[0]) << i;
+  EXPECT_EQ(woven.places, (std::vector<int64_t>{301, 60, 303})) << "tokens 59, 299 of the haystack are full stops";
+  std::vector<TokenId> rest;
+  std::copy_if(woven.tokens.begin(), woven.tokens.end(), std::back_inserter(rest), [](TokenId t) { return t >= 1000 || t == stop; });
+  EXPECT_EQ(rest, haystack);
 }
 
-TEST(Passkey, WithoutFullStopsTheDepthIsExact) {
-  const auto prompt = assemble_passkey(parts(), book(5000), {1, 2, 509, 0, true}, has_no_stop);
-  ASSERT_TRUE(prompt.ok());
-  EXPECT_EQ(prompt->needle, 3 + 375);
+TEST(Weave, WithoutFullStopsTheDepthIsExact) {
+  const std::vector<Needle> needles = {{0.75, {101}}};
+  EXPECT_EQ(weave(*book(500).piece(0, 500), needles, has_no_stop).places.front(), 375);
 }
 
-TEST(Passkey, EachTrialHasItsOwnHaystackUnlessOneIsAskedFor) {
-  const Corpus corpus = book(50'000);
-  const auto first = assemble_passkey(parts(), corpus, {0, 4, 509, 0, false}, is_stop);
-  const auto second = assemble_passkey(parts(), corpus, {1, 4, 509, 0, false}, is_stop);
-  const auto same = assemble_passkey(parts(), corpus, {1, 4, 509, 0, true}, is_stop);
-  ASSERT_TRUE(first.ok() && second.ok() && same.ok());
-  EXPECT_EQ(first->text[3], 1000);
-  EXPECT_EQ(second->text[3], 1000 + 9973);
-  EXPECT_EQ(same->text[3], 1000);
-}
-
-TEST(Passkey, OffsetsWrapIntoAShortCorpus) {
-  const auto prompt = assemble_passkey(parts(), book(600), {8, 10, 509, 0, false}, is_stop);
-  ASSERT_TRUE(prompt.ok());
-  EXPECT_EQ(prompt->text[3], 1000 + 8 * 9973 % 101);
-}
-
-TEST(Passkey, RefusesWhatCannotBeBuilt) {
-  const auto too_short = assemble_passkey(parts(), book(600), {0, 1, 9, 0, false}, is_stop);
-  ASSERT_FALSE(too_short.ok());
-  EXPECT_NE(too_short.status().message().find("9 tokens is too short: at least 10"), std::string::npos) << too_short.status().message();
-  const auto too_long = assemble_passkey(parts(), book(600), {0, 1, 700, 0, false}, is_stop);
+TEST(Haystack, EachTrialHasItsOwnUnlessOneIsAskedFor) {
+  EXPECT_EQ(trial_haystack(book(50'000), {}, 0, 500)->front(), 1000);
+  EXPECT_EQ(trial_haystack(book(50'000), {}, 1, 500)->front(), 1000 + 9973);
+  EXPECT_EQ(trial_haystack(book(50'000), {.one_haystack = true}, 1, 500)->front(), 1000);
+  EXPECT_EQ(trial_haystack(book(600), {}, 8, 500)->front(), 1000 + 8 * 9973 % 101) << "wrapped into a short text";
+  const auto too_long = trial_haystack(book(600), {}, 0, 700);
   ASSERT_FALSE(too_long.ok());
   EXPECT_NE(too_long.status().message().find("has 600 tokens"), std::string::npos);
-  EXPECT_FALSE(assemble_passkey(parts(), book(600), {2, 2, 100, 0, false}, is_stop).ok());
 }
 
-TEST(Passkey, SourceRankIsOfTheFirstPassageThatIsTheNeedle) {
-  const PasskeyPrompt prompt{.text = {}, .question = {}, .answer = {}, .needle = 100, .needle_tokens = 20};
+TEST(Haystack, RoomIsWhatThePromptLeaves) {
+  const Prompt prompt{.text = {1, 2, 3}, .question = {4, 5}, .answer = {}, .expected = {}, .answer_room = 10, .key = {}};
+  EXPECT_EQ(*haystack_room(prompt, 4, 100), 81);
+  const auto none = haystack_room(prompt, 4, 19);
+  ASSERT_FALSE(none.ok());
+  EXPECT_NE(none.status().message().find("19 tokens is too short: at least 20"), std::string::npos) << none.status().message();
+}
+
+TEST(Trials, SourceRankIsOfTheFirstPassageThatIsTheNeedle) {
+  Prompt prompt;
+  prompt.needle = 100;
+  prompt.needle_tokens = 20;
   const auto rank = [&](const std::vector<Source>& sources) { return source_rank(sources, prompt); };
   EXPECT_EQ(rank({}), 0);
   EXPECT_EQ(rank({{0, 32, 0.5}, {88, 20, 0.2}, {96, 64, 0.1}}), 3) << "8 of 20 tokens are not half; the whole needle is";
@@ -121,7 +113,7 @@ TEST(Passkey, SourceRankIsOfTheFirstPassageThatIsTheNeedle) {
   EXPECT_EQ(rank({{117, 8, 0.5}, {120, 8, 0.5}}), 0);
 }
 
-TEST(Passkey, SharedPrefixIsWholePages) {
+TEST(Trials, SharedPrefixIsWholePages) {
   std::vector<TokenId> a(300);
   std::iota(a.begin(), a.end(), 0);
   std::vector<TokenId> b = a;
@@ -157,57 +149,43 @@ TEST(Score, NegativeLogProbabilityAndFirstChoice) {
   EXPECT_FALSE(score_token({}, 0).ok());
 }
 
-TEST(Report, CellsComeBackFromTheirLine) {
-  Cell cell{.task = "passkey", .plan = R"({"mode":"dense"})", .length = 8192, .text = "b\"ook", .trials = 10};
-  cell.exact = 0.9;
-  cell.digits = 1.0 / 3;
-  cell.cross_entropy = 0.123456789012345;
-  cell.tokens = 81234;
-  cell.seconds = 12.5;
-  cell.model = "m.gguf";
-  cell.kv = "bf16";
-  cell.seed = 18446744073709551615u;
-  cell.one_haystack = true;
-  const std::string line = cell_json(cell);
-  EXPECT_EQ(line.find('\n'), std::string::npos);
-  const auto back = parse_cell(line);
-  ASSERT_TRUE(back.ok()) << back.status().message();
-  EXPECT_EQ(cell_json(*back), line);
-  EXPECT_EQ(cell_key(*back), cell_key(cell));
-  EXPECT_EQ(back->digits, cell.digits);
+TEST(Trials, StringsAreFoundInEitherCase) {
+  const std::vector<std::string> expected = {"Quiet-Harbor", "1234567", "abc"};
+  EXPECT_EQ(strings_found("", expected), 0);
+  EXPECT_EQ(strings_found("the quiet-harbor, 1234567.", expected), 2);
+  EXPECT_EQ(strings_found("xABCx 123456 quiet harbor", expected), 1);
 }
 
-TEST(Report, PplHasNoShares) {
-  const Cell cell{.task = "ppl", .length = 8192, .text = "book", .trials = 2};
-  EXPECT_NE(cell_json(cell).find(R"("exact":null,"digits":null)"), std::string::npos);
-  const auto back = parse_cell(cell_json(cell));
-  ASSERT_TRUE(back.ok());
-  EXPECT_FALSE(back->exact.has_value());
+TEST(Logits, ErrorsOfARow) {
+  const std::vector<float> reference = {0.0F, std::log(3.0F)};
+  const auto same = compare_row(reference, reference);
+  ASSERT_TRUE(same.ok());
+  EXPECT_EQ(same->relative, 0);
+  EXPECT_EQ(same->divergence, 0);
+  EXPECT_TRUE(same->same_choice);
+  const std::vector<float> other = {1.0F, 1.0F};  // one half each, beside one and three quarters
+  const auto error = compare_row(reference, other);
+  ASSERT_TRUE(error.ok());
+  EXPECT_NEAR(error->relative, std::sqrt(1 + std::pow(std::log(3.0) - 1, 2)) / std::log(3.0), 1e-6);
+  EXPECT_NEAR(error->divergence, 0.25 * std::log(0.5) + 0.75 * std::log(1.5), 1e-6);
+  EXPECT_FALSE(error->same_choice) << "of equal logits the lower id is first";
+  EXPECT_FALSE(compare_row(reference, std::span(other).first(1)).ok());
+  EXPECT_FALSE(compare_row({}, {}).ok());
+  const std::vector<float> nothing = {0.0F, 0.0F};
+  EXPECT_FALSE(compare_row(nothing, other).ok()) << "an error relative to nothing is not finite";
 }
 
-TEST(Report, KeysTellWhatWasMeasured) {
-  Cell cell{.task = "passkey", .plan = "default", .length = 8192, .text = "book", .trials = 10};
-  const std::string key = cell_key(cell);
-  cell.seconds = 99;
-  EXPECT_EQ(cell_key(cell), key) << "figures are not part of it";
-  cell.model = "other.gguf";
-  EXPECT_NE(cell_key(cell), key);
-}
-
-TEST(Report, RefusesWhatIsNoCell) {
-  for (const char* line : {"", "{", "[]", "null", "{}", R"({"task":"ppl"})", R"({"task":1,"plan":2})"}) {
-    const auto cell = parse_cell(line);
-    ASSERT_FALSE(cell.ok()) << line;
-    EXPECT_EQ(cell.status().code(), Code::corrupt);
-  }
-}
-
-TEST(Report, TableColumnsAlign) {
-  Cell cell{.task = "passkey", .plan = std::string(100, 'x'), .length = 131072, .text = std::string(50, 'y'), .trials = 10};
-  EXPECT_EQ(cell_table_header().size(), cell_table_row(cell).size());
-  cell.plan = "default";
-  cell.text = "filler";
-  EXPECT_EQ(cell_table_header().size(), cell_table_row(cell).size());
+TEST(Logits, ACellAveragesRowsAndTexts) {
+  const FinalLogits reference{.values = {0, 1, 0, 1, 0, 1, 0, 1}};
+  const FinalLogits mine{.values = {0, 1, 0, 1, 0, 1, 1, 0}, .seconds = 2};
+  const auto cell = logits_cell(reference, mine, 2, {.length = 100, .trials = 2, .rows = 2});
+  ASSERT_TRUE(cell.ok()) << cell.status().message();
+  EXPECT_EQ(cell->score, 0.75);
+  EXPECT_EQ(cell->exact, 0.5);
+  EXPECT_NEAR(*cell->relative_error, std::sqrt(2.0) / 4, 1e-12);
+  EXPECT_GT(*cell->divergence, 0);
+  EXPECT_EQ(cell->tokens, 200);
+  EXPECT_FALSE(logits_cell(reference, mine, 2, {.length = 100, .trials = 2, .rows = 3}).ok());
 }
 
 // What the tasks measure on a tiny random model under a plan that prunes at its lengths.
@@ -233,16 +211,22 @@ TEST_F(TinyTasks, SharedPrefixesChangeNothing) {
   ASSERT_NE(engine_, nullptr);
   const auto filler = filler_corpus(*engine_);
   ASSERT_TRUE(filler.ok());
-  PasskeyOptions options{.length = 1200, .trials = 4, .seed = 3};
-  std::vector<PasskeyResult> shared;
-  options.on_result = [&](const PasskeyResult& result) { shared.push_back(result); };
-  const auto cell = run_passkey(*engine_, *filler, options);
-  ASSERT_TRUE(cell.ok()) << cell.status().message();
-  std::vector<PasskeyResult> fresh;
-  options.share_prefixes = false;
-  options.on_result = [&](const PasskeyResult& result) { fresh.push_back(result); };
-  const auto fresh_cell = run_passkey(*engine_, *filler, options);
-  ASSERT_TRUE(fresh_cell.ok()) << fresh_cell.status().message();
+  const auto prompts = passkey_prompts(*engine_, *filler, {.length = 1200, .trials = 4, .seed = 3});
+  ASSERT_TRUE(prompts.ok()) << prompts.status().message();
+  for (const Prompt& prompt : *prompts) EXPECT_EQ(prompt.text.size() + prompt.question.size(), 1200u);
+  const auto results = [&](bool share, Cell& cell) {
+    std::vector<TrialResult> all;
+    auto runner = TrialRunner::create(*engine_);
+    EXPECT_TRUE(runner.ok());
+    const auto ran = runner->run(*prompts, {.share_prefixes = share, .on_result = [&](const TrialResult& r) { all.push_back(r); }});
+    EXPECT_TRUE(ran.ok()) << ran.status().message();
+    cell = *ran;
+    return all;
+  };
+  Cell cell;
+  Cell fresh_cell;
+  const std::vector<TrialResult> shared = results(true, cell);
+  const std::vector<TrialResult> fresh = results(false, fresh_cell);
   ASSERT_EQ(shared.size(), 4u);
   ASSERT_EQ(fresh.size(), 4u);
   for (size_t i = 0; i < 4; ++i) {
@@ -250,54 +234,146 @@ TEST_F(TinyTasks, SharedPrefixesChangeNothing) {
     EXPECT_EQ(shared[i].nll, fresh[i].nll) << "trial " << shared[i].trial;
     EXPECT_EQ(shared[i].right, fresh[i].right);
   }
-  EXPECT_LT(cell->tokens, fresh_cell->tokens);
+  EXPECT_LT(cell.tokens, fresh_cell.tokens);
+  EXPECT_EQ(cell.cross_entropy, fresh_cell.cross_entropy);
+  EXPECT_EQ(cell.trials, 4);
+}
+
+// What a question and an answer left in the cache is no part of the next prompt, even where its text begins with the same tokens.
+TEST_F(TinyTasks, AQuestionIsNeverTakenForText) {
+  ASSERT_NE(engine_, nullptr);
+  const auto filler = filler_corpus(*engine_);
+  Prompt first;
+  first.text = *filler->piece(0, 640);
+  first.question = *filler->piece(640, 64);
+  first.answer = *filler->piece(704, 2);
+  Prompt second;
+  second.text = *filler->piece(0, 704);
+  second.question = *filler->piece(704, 64);
+  second.answer = *filler->piece(768, 2);
+  auto after = TrialRunner::create(*engine_);
+  auto fresh = TrialRunner::create(*engine_);
+  ASSERT_TRUE(after.ok() && fresh.ok());
+  ASSERT_TRUE(after->run({&first, 1}, {}).ok());
+  const auto cell = after->run({&second, 1}, {});
+  const auto fresh_cell = fresh->run({&second, 1}, {});
+  ASSERT_TRUE(cell.ok() && fresh_cell.ok());
+  EXPECT_EQ(cell->tokens, 64 + 64 + 1) << "640 tokens of text are shared";
   EXPECT_EQ(cell->cross_entropy, fresh_cell->cross_entropy);
-  EXPECT_EQ(cell->task, "passkey");
-  EXPECT_EQ(cell->text, "filler");
+}
+
+TEST_F(TinyTasks, GreedyAnswersEndWhenEverythingIsFound) {
+  ASSERT_NE(engine_, nullptr);
+  Prompt prompt;
+  prompt.text = *engine_->tokenize("The sky is blue.");
+  prompt.question = *engine_->tokenize(" The grass is", false);
+  prompt.expected = {"\n\n never said \n\n"};
+  prompt.answer_room = 24;
+  auto runner = TrialRunner::create(*engine_);
+  ASSERT_TRUE(runner.ok());
+  std::string answer;
+  const auto keep = [&](const TrialResult& result) { answer = result.answer; };
+  const auto none = runner->run({&prompt, 1}, {.on_result = keep});
+  ASSERT_TRUE(none.ok()) << none.status().message();
+  EXPECT_EQ(none->score, 0.0);
+  EXPECT_EQ(none->exact, 0.0);
+  EXPECT_FALSE(none->cross_entropy.has_value());
+  EXPECT_FALSE(none->sources.has_value());
+  ASSERT_GT(answer.size(), 4u);
+  const std::string whole = answer;
+  prompt.expected = {whole.substr(0, 2), "\n\n never said \n\n"};
+  EXPECT_EQ(runner->run({&prompt, 1}, {.on_result = keep})->score, 0.5);
+  EXPECT_EQ(answer, whole) << "one is missing to the end";
+  prompt.expected.pop_back();
+  const auto found = runner->run({&prompt, 1}, {.on_result = keep});
+  EXPECT_EQ(found->exact, 1.0);
+  EXPECT_LT(answer.size(), whole.size());
+  EXPECT_LT(found->tokens, none->tokens);
 }
 
 TEST_F(TinyTasks, ProgressReachesTheTotalAndCanCancel) {
   ASSERT_NE(engine_, nullptr);
   const auto filler = filler_corpus(*engine_);
-  PasskeyOptions options{.length = 700, .trials = 2};
+  const auto prompts = passkey_prompts(*engine_, *filler, {.length = 700, .trials = 2});
+  ASSERT_TRUE(prompts.ok()) << prompts.status().message();
+  auto runner = TrialRunner::create(*engine_);
+  TrialOptions options;
   Progress last;
   options.progress = [&](const Progress& p) {
     EXPECT_GE(p.done, last.done);
     last = p;
     return true;
   };
-  ASSERT_TRUE(run_passkey(*engine_, *filler, options).ok());
+  ASSERT_TRUE(runner->run(*prompts, options).ok());
   EXPECT_GT(last.total, 700);
   EXPECT_EQ(last.done, last.total);
   options.progress = [](const Progress&) { return false; };
-  const auto cancelled = run_passkey(*engine_, *filler, options);
+  const auto cancelled = runner->run(*prompts, options);
   ASSERT_FALSE(cancelled.ok());
   EXPECT_EQ(cancelled.status().code(), Code::cancelled);
   const auto no_figure = run_ppl(*engine_, *filler, {.length = 600, .progress = options.progress});
   ASSERT_FALSE(no_figure.ok());
   EXPECT_EQ(no_figure.status().code(), Code::cancelled);
+  EXPECT_TRUE(runner->run(*prompts, {}).ok()) << "a cancelled run leaves the session usable";
+  EXPECT_FALSE(runner->run({}, {}).ok());
 }
 
-TEST_F(TinyTasks, CrossEntropyIsOfTheLast512Tokens) {
+TEST_F(TinyTasks, CrossEntropyIsOfTheLastTokensOfEachBand) {
   ASSERT_NE(engine_, nullptr);
   const auto filler = filler_corpus(*engine_);
   const std::vector<TokenId> text = *filler->piece(0, 600);
-  const auto cell = run_ppl(*engine_, {"text", text, false}, {.length = 600});
-  ASSERT_TRUE(cell.ok()) << cell.status().message();
-  EXPECT_EQ(cell->trials, 1);
-  EXPECT_EQ(cell->tokens, 599);
-  EXPECT_FALSE(cell->exact.has_value());
-
-  // With the logits of every row: row p predicts token p + 1, and the last 512 tokens are 88 .. 599.
   const auto session = engine_->new_session();
   ASSERT_TRUE(session.ok());
   const auto vocab = static_cast<size_t>(engine_->info().vocab);
   ASSERT_TRUE((*session)->append(std::span(text).first(599), {.logits = 599}).ok());
   ASSERT_EQ((*session)->logits().size(), 599 * vocab);
-  double nll = 0;
-  for (size_t p = 87; p < 599; ++p) nll += score_token((*session)->logits().subspan(p * vocab, vocab), text[p + 1])->nll;
-  EXPECT_NEAR(cell->cross_entropy, nll / 512, 1e-5);
-  EXPECT_FALSE(run_ppl(*engine_, *filler, {.length = 512}).ok());
+  const auto mean_nll = [&](size_t from, size_t to) {
+    double nll = 0;
+    for (size_t t = from; t < to; ++t) nll += score_token((*session)->logits().subspan((t - 1) * vocab, vocab), text[t])->nll;
+    return nll / static_cast<double>(to - from);
+  };
+
+  const auto one = run_ppl(*engine_, {"text", text, false}, {.length = 600});
+  ASSERT_TRUE(one.ok()) << one.status().message();
+  ASSERT_EQ(one->size(), 1u);
+  EXPECT_EQ(one->front().trials, 1);
+  EXPECT_EQ(one->front().tokens, 599);
+  EXPECT_FALSE(one->front().depth.has_value());
+  EXPECT_FALSE(one->front().exact.has_value());
+  EXPECT_NEAR(*one->front().cross_entropy, mean_nll(88, 600), 1e-5);
+
+  const auto three = run_ppl(*engine_, {"text", text, false}, {.length = 600, .depths = 3, .rows = 50});
+  ASSERT_TRUE(three.ok()) << three.status().message();
+  ASSERT_EQ(three->size(), 3u);
+  for (size_t b = 0; b < 3; ++b) {
+    EXPECT_EQ((*three)[b].depth, (static_cast<double>(b) + 0.5) / 3);
+    const size_t end = std::vector<size_t>{193, 385, 600}[b];  // 192 and 384 are the last whole pages below 200 and 400
+    EXPECT_NEAR(*(*three)[b].cross_entropy, mean_nll(end - 50, end), 1e-5) << b;
+    EXPECT_EQ((*three)[b].tokens, (std::vector<int64_t>{192, 192, 215}[b]));
+  }
+  const auto refused = run_ppl(*engine_, *filler, {.length = 512});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("1 to 511 tokens of each can be scored, not 512"), std::string::npos)
+      << refused.status().message();
+  EXPECT_FALSE(run_ppl(*engine_, *filler, {.length = 600, .depths = 3, .rows = 193}).ok());
+}
+
+TEST_F(TinyTasks, LogitsOfTheSamePlanAreTheSame) {
+  ASSERT_NE(engine_, nullptr);
+  const auto filler = filler_corpus(*engine_);
+  const LogitsOptions options{.length = 900, .trials = 2, .rows = 3};
+  const auto logits = final_logits(*engine_, *filler, options);
+  ASSERT_TRUE(logits.ok()) << logits.status().message();
+  const int64_t vocab = engine_->info().vocab;
+  ASSERT_EQ(logits->values.size(), static_cast<size_t>(2 * 3 * vocab));
+  const auto cell = logits_cell(*logits, *final_logits(*engine_, *filler, options), vocab, options);
+  ASSERT_TRUE(cell.ok()) << cell.status().message();
+  EXPECT_EQ(cell->relative_error, 0.0);
+  EXPECT_EQ(cell->score, 1.0);
+  const auto beyond = final_logits(*engine_, *filler, {.length = 8193});
+  ASSERT_FALSE(beyond.ok());
+  EXPECT_NE(beyond.status().message().find("outside the trained context of 8192"), std::string::npos) << beyond.status().message();
+  EXPECT_FALSE(final_logits(*engine_, *filler, {.length = 10, .rows = 11}).ok());
 }
 
 }  // namespace

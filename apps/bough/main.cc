@@ -82,7 +82,7 @@ int run_program(int argc, char** argv) {
   const std::string first = argv[1];
   if (const std::string wrong = unknown_command(app, first, "command"); !wrong.empty()) return fail_usage(wrong);
   for (const auto& [command, kind, choices] :
-       {std::tuple("eval", "task", "passkey, ppl or mass"), std::tuple("sessions", "action", "list or rm")}) {
+       {std::tuple("eval", "task", "passkey, keys, ruler, ppl, logits or mass"), std::tuple("sessions", "action", "list or rm")}) {
     if (first != command) continue;
     const std::string wrong = argc < 3 ? first + " needs " + (kind[0] == 'a' ? "an " : "a ") + kind + ": " + choices
                                        : unknown_command(*app.get_subcommand(first), argv[2], kind);

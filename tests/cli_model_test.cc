@@ -131,7 +131,7 @@ TEST_F(CliModel, PasskeyCellAt4096) {
   EXPECT_EQ(cell["text"], "filler");
   EXPECT_EQ(cell["trials"], 1);
   EXPECT_EQ(cell["exact"], 1.0);
-  EXPECT_EQ(cell["digits"], 1.0);
+  EXPECT_EQ(cell["score"], 1.0);
   EXPECT_LT(cell["cross_entropy"].get<double>(), 0.5);
   EXPECT_GE(cell["tokens"].get<int64_t>(), 4096);
   EXPECT_GT(cell["seconds"].get<double>(), 0);

@@ -65,7 +65,7 @@ class Evaluation {
   Status run_trials(Engine& engine, const Group& group, std::span<const eval::Cell> cells);
   Status run_ppl(Engine& engine, const Group& group, std::span<const eval::Cell> cells);
   Status run_logits(Engine& engine, const Group& group, std::span<const eval::Cell> cells);
-  Status finish(eval::Cell figures, const eval::Cell& asked);
+  Status finish(const eval::Cell& figures, const eval::Cell& asked);
 
   eval::LogitsOptions logits_options(const Group& group) const;
   Result<const eval::Corpus*> corpus(const Engine& engine, const std::string& text);
@@ -202,7 +202,7 @@ Status Evaluation::read_reference() {
   return {};
 }
 
-Status Evaluation::finish(eval::Cell figures, const eval::Cell& asked) {
+Status Evaluation::finish(const eval::Cell& figures, const eval::Cell& asked) {
   eval::Cell cell = asked;
   cell.trials = figures.trials;
   cell.exact = figures.exact;
@@ -247,9 +247,9 @@ Status Evaluation::run_trials(Engine& engine, const Group& group, std::span<cons
                std::to_string(result.wanted) + " right, source " + std::to_string(result.source_rank) +
                (result.answer.empty() ? "" : ", answer: " + result.answer));
     };
-    BOUGH_ASSIGN_OR_RETURN(eval::Cell figures, runner_->run(prompts, trials));
+    BOUGH_ASSIGN_OR_RETURN(const eval::Cell figures, runner_->run(prompts, trials));
     reporting.reporter.clear();
-    BOUGH_RETURN_IF_ERROR(finish(std::move(figures), *cell));
+    BOUGH_RETURN_IF_ERROR(finish(figures, *cell));
   }
   return {};
 }
@@ -275,8 +275,8 @@ Status Evaluation::run_logits(Engine& engine, const Group& group, std::span<cons
   logits.progress = reporting.progress();
   BOUGH_ASSIGN_OR_RETURN(const eval::FinalLogits mine, eval::final_logits(engine, *read, logits));
   reporting.reporter.clear();
-  BOUGH_ASSIGN_OR_RETURN(eval::Cell figures, eval::logits_cell(references_.at(&group), mine, engine.info().vocab, logits));
-  return finish(std::move(figures), cells.front());
+  BOUGH_ASSIGN_OR_RETURN(const eval::Cell figures, eval::logits_cell(references_.at(&group), mine, engine.info().vocab, logits));
+  return finish(figures, cells.front());
 }
 
 Status Evaluation::run_group(Engine& engine, const std::string& label, const Group& group) {

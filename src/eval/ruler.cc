@@ -27,16 +27,16 @@ constexpr std::array<RulerTask, 11> tasks = {{
 }};
 
 Result<Prompt> task_prompt(std::string_view name, RulerTrial trial) {
-  if (name == "single-1" || name == "single-2") return needles_prompt(std::move(trial), {}, true);
-  if (name == "single-3") return needles_prompt(std::move(trial), {.uuid_values = true}, true);
-  if (name == "multi-key-1") return needles_prompt(std::move(trial), {.keys = 4}, true);
-  if (name == "multi-key-2") return lines_prompt(std::move(trial), {});
-  if (name == "multi-key-3") return lines_prompt(std::move(trial), {.uuid_keys = true, .uuid_values = true});
-  if (name == "multi-value") return needles_prompt(std::move(trial), {.values = 4}, false);
-  if (name == "multi-query") return needles_prompt(std::move(trial), {.keys = 4, .asked = 4}, false);
-  if (name == "variables") return variables_prompt(std::move(trial));
-  if (name == "common-words") return common_words_prompt(std::move(trial));
-  return frequent_words_prompt(std::move(trial));
+  if (name == "single-1" || name == "single-2") return needles_prompt(trial, {}, true);
+  if (name == "single-3") return needles_prompt(trial, {.uuid_values = true}, true);
+  if (name == "multi-key-1") return needles_prompt(trial, {.keys = 4}, true);
+  if (name == "multi-key-2") return lines_prompt(trial, {});
+  if (name == "multi-key-3") return lines_prompt(trial, {.uuid_keys = true, .uuid_values = true});
+  if (name == "multi-value") return needles_prompt(trial, {.values = 4}, false);
+  if (name == "multi-query") return needles_prompt(trial, {.keys = 4, .asked = 4}, false);
+  if (name == "variables") return variables_prompt(trial);
+  if (name == "common-words") return common_words_prompt(trial);
+  return frequent_words_prompt(trial);
 }
 
 }  // namespace

@@ -62,7 +62,10 @@ class Codes {
 
 std::string listed(const std::vector<std::string>& words) {
   std::string text = words.front();
-  for (size_t i = 1; i < words.size(); ++i) text += (i + 1 == words.size() ? " and " : ", ") + words[i];
+  for (size_t i = 1; i < words.size(); ++i) {
+    text += i + 1 == words.size() ? " and " : ", ";
+    text += words[i];
+  }
   return text;
 }
 
@@ -77,8 +80,13 @@ RulerFrame frame_for(const std::vector<std::string>& keys, std::vector<std::stri
           .answer_room = answer_room};
 }
 
+std::string sentence(std::string_view article, const std::string& key, const std::string& value) {
+  std::string text(article);
+  return text.append(" access code of ").append(key).append(" is ").append(value).append(".");
+}
+
 Result<std::vector<TokenId>> line_of(const RulerTrial& trial, const std::string& key, const std::string& value) {
-  return trial.engine.tokenize("\nThe access code of " + key + " is " + value + ".", false);
+  return trial.engine.tokenize(sentence("\nThe", key, value), false);
 }
 
 }  // namespace
@@ -97,8 +105,7 @@ Result<Prompt> needles_prompt(RulerTrial trial, const RulerNeedles& needles, boo
       if (k < needles.asked) expected.push_back(value);
       Needle needle{.depth = static_cast<double>(trial.random.below(10'000)) / 10'000};
       if (by_depth && hidden.empty()) needle.depth = trial.set.depth(trial.trial);
-      const std::string_view begin = needles.values > 1 ? " One access code of " : " The access code of ";
-      BOUGH_ASSIGN_OR_RETURN(needle.tokens, trial.engine.tokenize(std::string(begin) + key + " is " + value + ".", false));
+      BOUGH_ASSIGN_OR_RETURN(needle.tokens, trial.engine.tokenize(sentence(needles.values > 1 ? " One" : " The", key, value), false));
       needle_tokens += static_cast<int64_t>(needle.tokens.size());
       hidden.push_back(std::move(needle));
     }

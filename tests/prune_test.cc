@@ -345,6 +345,31 @@ TEST_F(PrefillLists, WorkIsCounted) {
   });
 }
 
+TEST_F(PrefillLists, EachStageKeepsPartOfTheOneBefore) {
+  AttentionPlan plan = small("5k", {{64, 0, 64, 4}, {32, 256, 64, 2}, {8, 96, 64, 1}}, 128, 64);
+  run(plan, {{.length = 1025, .first_row = 1024}}, [&](const Batch&, const BlockList& lists, Pruner& pruner) {
+    const std::span<const BlockList> stages = pruner.stage_lists();
+    ASSERT_EQ(stages.size(), 3u);
+    const int counts[] = {256 / 64, 96 / 32, 64 / 8};
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(stages[i].chunk, plan.stages[i].chunk);
+      EXPECT_EQ(stages[i].sinks, 64);
+      ASSERT_EQ(stages[i].count[0], counts[i]) << "stage " << i;
+      for (int j = 0; i > 0 && j < counts[i]; ++j) {
+        const int32_t start = stages[i].list(0, 0)[j];
+        const std::span parents(stages[i - 1].list(0, 0), static_cast<size_t>(counts[i - 1]));
+        EXPECT_TRUE(std::any_of(parents.begin(), parents.end(), [&](int32_t p) { return p <= start && start < p + stages[i - 1].chunk; }))
+            << "stage " << i << ", chunk at " << start;
+      }
+    }
+    EXPECT_EQ(stages[2].list(0, 0), lists.list(0, 0));
+  });
+  run(small("5k", {{32, 0, 64, 4}, {8, 96, 64, 1}}, 128, 64), {{.length = 100, .first_row = 90}},
+      [](const Batch&, const BlockList&, Pruner& pruner) {
+        for (const BlockList& stage : pruner.stage_lists()) EXPECT_EQ(stage.count[0], 0) << "everything is seen, no stage runs";
+      });
+}
+
 TEST_F(PrefillLists, DenseBelowIsPerBlock) {
   AttentionPlan plan = small("5k", {{32, 0, 64, 4}, {8, 96, 64, 1}}, 128, 64);
   plan.dense_below = 513;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "attention/prune.h"
 
@@ -15,6 +16,7 @@ struct LayerView {
   const float* q;          // [t, hq, d] un-rotated, not scaled
   const BlockList& lists;  // of the decode blocks only those whose context was renewed in this step have a list
   const RopeTable& rope;
+  std::span<const BlockList> stages;  // what each stage kept, the last as `lists`; none where nothing is searched in stages
 };
 
 using LayerObserver = std::function<void(const LayerView&)>;

@@ -193,9 +193,9 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     scan.score_capacity = most;
     setup_->bodies->scan(scan);
   }
-  kept_.capacity = std::max<int64_t>(keep, 1);
-  kept_.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept_.capacity));
-  kept_.count.assign(blocks, 0);
+  Lists& kept = kept_[static_cast<size_t>(stage)];
+  kept.capacity = std::max<int64_t>(keep, 1);
+  kept.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept.capacity));
   SelectArgs select;
   select.batch = &call.batch;
   select.candidates = candidates;
@@ -205,17 +205,18 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
   select.kv_heads = setup_->kv.kv_heads;
   select.limit = last ? w0_.data() : nullptr;
   select.keep = keep;
-  select.start = kept_.start.data();
-  select.count = kept_.count.data();
-  select.capacity = kept_.capacity;
+  select.start = kept.start.data();
+  select.count = kept.count.data();
+  select.capacity = kept.capacity;
   setup_->bodies->select(select);
 }
 
 void Pruner::run_tree(const Call& call) {
   const LayerPlan& plan = call.plan;
   const size_t blocks = call.batch.blocks.size();
-  kept_.capacity = std::max<int64_t>(1, std::min(plan.tree.k, call.longest) / plan.tree.key_block);
-  kept_.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept_.capacity));
+  Lists& kept = kept_.front();
+  kept.capacity = std::max<int64_t>(1, std::min(plan.tree.k, call.longest) / plan.tree.key_block);
+  kept.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept.capacity));
   keys_read_.assign(blocks, 0);
   TreeArgs tree;
   tree.batch = &call.batch;
@@ -232,9 +233,9 @@ void Pruner::run_tree(const Call& call) {
   tree.window = plan.window;
   tree.trained_context = setup_->trained_context;
   tree.rope = &call.rope;
-  tree.start = kept_.start.data();
-  tree.count = kept_.count.data();
-  tree.capacity = kept_.capacity;
+  tree.start = kept.start.data();
+  tree.count = kept.count.data();
+  tree.capacity = kept.capacity;
   tree.keys_read = keys_read_.data();
   setup_->bodies->tree(tree);
   keys_touched_ = std::accumulate(keys_read_.begin(), keys_read_.end(), keys_touched_);
@@ -262,12 +263,13 @@ void Pruner::run_stage(const Call& call, int stage) {
     inputs_.capacity = capacity_of(call, stage);
     inputs_.start.resize(blocks * static_cast<size_t>(list_heads) * static_cast<size_t>(inputs_.capacity));
     inputs_.count.assign(blocks, 0);
+    const Lists& parents = kept_[static_cast<size_t>(stage) - 1];
     SplitArgs split;
     split.blocks = static_cast<int64_t>(blocks);
     split.list_heads = list_heads;
-    split.parent = kept_.start.data();
-    split.parent_count = kept_.count.data();
-    split.parent_capacity = kept_.capacity;
+    split.parent = parents.start.data();
+    split.parent_count = parents.count.data();
+    split.parent_capacity = parents.capacity;
     split.parent_chunk = plan.stages[static_cast<size_t>(stage) - 1].chunk;
     split.chunk = s.chunk;
     split.start = inputs_.start.data();
@@ -285,18 +287,41 @@ void Pruner::run_stage(const Call& call, int stage) {
 
 void Pruner::save_selected(const Call& call) {
   const auto list_heads = static_cast<size_t>(setup_->list_heads());
+  const Lists& kept = kept_last(call);
   for (size_t b = 0; b < refreshed_.size(); ++b) {
     if (refreshed_[b] == 0) continue;
     LayerState& state = call.state(b);
     state.searched = !call.plan.stages.empty();
     state.w0 = w0_[b];
-    state.selected_count = kept_.count[b];
+    state.selected_count = kept.count[b];
     state.selected.resize(list_heads * static_cast<size_t>(state.selected_count));
     for (size_t h = 0; h < list_heads; ++h) {
-      std::copy_n(&kept_.start[(b * list_heads + h) * static_cast<size_t>(kept_.capacity)], state.selected_count,
+      std::copy_n(&kept.start[(b * list_heads + h) * static_cast<size_t>(kept.capacity)], state.selected_count,
                   state.selected.begin() + static_cast<ptrdiff_t>(h) * state.selected_count);
     }
   }
+}
+
+void Pruner::clear_kept(const Call& call) {
+  const size_t blocks = call.batch.blocks.size();
+  kept_.resize(std::max({size_t{1}, call.plan.stages.size(), kept_.size()}));
+  for (Lists& kept : kept_) {
+    kept.count.assign(blocks, 0);
+    kept.capacity = 1;
+    kept.start.resize(blocks * static_cast<size_t>(setup_->list_heads()));
+  }
+}
+
+BlockList Pruner::list_of(const Call& call, const Lists& kept, int chunk) const {
+  BlockList lists;
+  lists.w0 = w0_.data();
+  lists.start = kept.start.data();
+  lists.count = kept.count.data();
+  lists.list_heads = setup_->list_heads();
+  lists.capacity = kept.capacity;
+  lists.chunk = chunk;
+  lists.sinks = setup_->is_sliding(call.layer) ? 0 : call.plan.sinks;
+  return lists;
 }
 
 BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeTable& rope, std::span<AttentionState* const> states) {
@@ -304,23 +329,15 @@ BlockList Pruner::run(const Batch& batch, int layer, const float* q, const RopeT
   chunks_scored_ = 0;
   keys_touched_ = 0;
   place_windows(call);
-  kept_.count.assign(batch.blocks.size(), 0);
-  kept_.capacity = 1;
-  kept_.start.resize(batch.blocks.size() * static_cast<size_t>(setup_->list_heads()));
+  clear_kept(call);
   const auto stages = static_cast<int>(call.plan.stages.size());
   const int first = first_.empty() ? stages : *std::min_element(first_.begin(), first_.end());
   for (int stage = first; stage < stages; ++stage) run_stage(call, stage);
   if (call.plan.mode == Mode::hip) run_tree(call);
   save_selected(call);
-  BlockList lists;
-  lists.w0 = w0_.data();
-  lists.start = kept_.start.data();
-  lists.count = kept_.count.data();
-  lists.list_heads = setup_->list_heads();
-  lists.capacity = kept_.capacity;
-  lists.chunk = call.plan.last_chunk();
-  lists.sinks = setup_->is_sliding(layer) ? 0 : call.plan.sinks;
-  return lists;
+  stage_lists_.clear();
+  for (size_t i = 0; i < call.plan.stages.size(); ++i) stage_lists_.push_back(list_of(call, kept_[i], call.plan.stages[i].chunk));
+  return list_of(call, kept_last(call), call.plan.last_chunk());
 }
 
 }  // namespace bough

@@ -1,6 +1,7 @@
 // Pruner: runs the stages or the tree of a plan over every query block of a batch and gives the BlockList.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -58,6 +59,9 @@ class Pruner {
   const std::vector<uint8_t>& refreshed() const { return refreshed_; }
   // Candidate chunks scored by the last run, over blocks, KV heads and stages.
   int64_t chunks_scored() const { return chunks_scored_; }
+  // What the chunks of each stage were narrowed to in the last run, the last entry being what it returned; none where nothing is searched
+  // in stages. A stage that a decode row did not run has no list for it. Valid as long as the result of the run.
+  std::span<const BlockList> stage_lists() const { return stage_lists_; }
   // Keys that the last run's searches scored, over blocks, KV heads, stages and rounds; a key scored twice counts twice.
   int64_t keys_touched() const { return keys_touched_; }
 
@@ -79,6 +83,8 @@ class Pruner {
     LayerState& state(size_t row) const { return states[row]->layers[static_cast<size_t>(layer)]; }
   };
 
+  void clear_kept(const Call& call);
+  BlockList list_of(const Call& call, const Lists& kept, int chunk) const;
   void place_windows(const Call& call);
   void run_tree(const Call& call);
   void run_stage(const Call& call, int stage);
@@ -88,6 +94,7 @@ class Pruner {
   void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
   void save_inputs(const Call& call, int stage);
   void save_selected(const Call& call);
+  Lists& kept_last(const Call& call) { return kept_[std::max<size_t>(1, call.plan.stages.size()) - 1]; }
   static int64_t capacity_of(const Call& call, int stage);
   static int64_t keep_after(const Call& call, int stage);
 
@@ -101,7 +108,8 @@ class Pruner {
   std::vector<const KeySummary*> summaries_;  // [sequences]
   std::vector<int64_t> keys_read_;            // [nb] of a tree
   Lists inputs_;                              // of the stage that runs
-  Lists kept_;                                // its output
+  std::vector<Lists> kept_;                   // what each stage keeps; the first of them: of a tree, or of a layer that searches nothing
+  std::vector<BlockList> stage_lists_;
   int64_t chunks_scored_ = 0;
   int64_t keys_touched_ = 0;
 };

@@ -37,17 +37,18 @@ TEST(Mass, SelectionsLieBetweenNothingAndTheBest) {
       ASSERT_EQ(report.layers.size(), 2u) << plan;
       EXPECT_EQ(report.blocks, 4);
       EXPECT_EQ(report.true_positions, length <= 1024);
-      for (const eval::LayerMass& m : report.layers) {
+      for (const eval::LayerMass& layer : report.layers) {
+        const eval::MassShares& m = layer.all;
         EXPECT_GT(m.outside, 0.0) << plan;
         EXPECT_LT(m.outside, 1.0) << plan;
         EXPECT_GT(m.kept, 0.0) << plan;
-        EXPECT_LE(m.kept, m.best + 1e-9) << plan << ", layer " << m.layer;
+        EXPECT_LE(m.kept, m.best + 1e-9) << plan << ", layer " << layer.layer;
         EXPECT_LE(m.best, 1.0 + 1e-9) << plan;
         EXPECT_GT(m.random, 0.0) << plan;
         EXPECT_LT(m.random, m.best) << plan;
       }
-      const double low = std::min(report.layers[0].kept, report.layers[1].kept),
-                   high = std::max(report.layers[0].kept, report.layers[1].kept);
+      const double low = std::min(report.layers[0].all.kept, report.layers[1].all.kept),
+                   high = std::max(report.layers[0].all.kept, report.layers[1].all.kept);
       EXPECT_GE(report.all.kept, low);
       EXPECT_LE(report.all.kept, high);
     }
@@ -63,8 +64,8 @@ TEST(Mass, GrowsWithTheSelection) {
   EXPECT_GT(many.all.kept, few.all.kept);
   EXPECT_GT(many.all.best, few.all.best);
   ASSERT_EQ(few.layers.size(), many.layers.size());
-  EXPECT_NEAR(many.layers[0].random, 2 * few.layers[0].random, 1e-9) << "the first layer's queries and keys are the same";
-  EXPECT_NEAR(many.layers[0].outside, few.layers[0].outside, 1e-9);
+  EXPECT_NEAR(many.layers[0].all.random, 2 * few.layers[0].all.random, 1e-9) << "the first layer's queries and keys are the same";
+  EXPECT_NEAR(many.layers[0].all.outside, few.layers[0].all.outside, 1e-9);
 }
 
 // The first layer's queries are the same; its keys are rounded.
@@ -76,8 +77,8 @@ TEST(Mass, HardlyDependsOnTheKvType) {
     const eval::MassReport report = mass_of(file, test::kSmallPlan, 960, kv);
     ASSERT_EQ(report.layers.size(), 2u) << name_of(kv);
     const double tolerance = kv == DType::i4 ? 0.03 : 0.005;
-    EXPECT_NEAR(report.layers[0].outside, exact.layers[0].outside, tolerance) << name_of(kv);
-    EXPECT_NEAR(report.layers[0].best, exact.layers[0].best, tolerance) << name_of(kv);
+    EXPECT_NEAR(report.layers[0].all.outside, exact.layers[0].all.outside, tolerance) << name_of(kv);
+    EXPECT_NEAR(report.layers[0].all.best, exact.layers[0].all.best, tolerance) << name_of(kv);
   }
 }
 

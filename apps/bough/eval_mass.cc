@@ -1,12 +1,12 @@
-// bough eval mass: how much attention mass a plan's selection keeps, layer by layer.
+// bough eval mass: how much attention a plan's selection keeps, by layer and head, several plans side by side.
 #include <cstdio>
+#include <filesystem>
 #include <memory>
-
-#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/check.h"
 #include "cli.h"
-#include "eval/mass.h"
+#include "eval/mass_report.h"
 #include "eval_mass.h"
 #include "format.h"
 #include "input.h"
@@ -23,34 +23,9 @@ struct MassCommand {
   std::string text = std::string(eval::filler_name);
   int64_t length = 8192;
   int blocks = 8;
+  bool heads = false;
   bool json = false;
 };
-
-constexpr const char* row_format = "%-24s %6s %8s %8s %8s %8s\n";
-
-void print_row(const std::string& plan, const eval::LayerMass& m) {
-  const std::string layer = m.layer < 0 ? "all" : std::to_string(m.layer);
-  std::printf(row_format, plan.c_str(), layer.c_str(), fixed(m.outside, 4).c_str(), fixed(m.kept, 4).c_str(), fixed(m.best, 4).c_str(),
-              fixed(m.random, 4).c_str());
-}
-
-nlohmann::ordered_json layer_json(const eval::LayerMass& m) {
-  return {{"layer", m.layer}, {"outside", m.outside}, {"kept", m.kept}, {"best", m.best}, {"random", m.random}};
-}
-
-void print_json(const MassCommand& options, const std::string& plan, const eval::MassReport& report) {
-  nlohmann::ordered_json json = {{"task", "mass"},
-                                 {"plan", plan},
-                                 {"length", options.length},
-                                 {"text", options.text},
-                                 {"blocks", report.blocks},
-                                 {"true_positions", report.true_positions},
-                                 {"seconds", report.seconds},
-                                 {"all", layer_json(report.all)},
-                                 {"layers", nlohmann::ordered_json::array()}};
-  for (const eval::LayerMass& m : report.layers) json["layers"].push_back(layer_json(m));
-  print_line(json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-}
 
 Result<eval::Corpus> read_corpus(const Engine& engine, const std::string& text) {
   if (text == eval::filler_name) return eval::filler_corpus(engine);
@@ -58,8 +33,11 @@ Result<eval::Corpus> read_corpus(const Engine& engine, const std::string& text) 
   return eval::text_corpus(engine, text, content);
 }
 
-Status measure(const MassCommand& options, const std::string& plan) {
-  BOUGH_ASSIGN_OR_RETURN(const std::string label, plan_label(plan));
+Result<eval::MassRecord> measure(const MassCommand& options, const std::string& plan) {
+  eval::MassRecord record{.text = options.text, .length = options.length};
+  BOUGH_ASSIGN_OR_RETURN(record.plan, plan_label(plan));
+  BOUGH_ASSIGN_OR_RETURN(const std::string model, find_model(options.model));
+  record.model = std::filesystem::path(model).filename().string();
   BOUGH_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, open_engine(options.model, plan));
   BOUGH_RETURN_IF_ERROR(check_memory(engine->info(), engine->kv_type(), options.length));
   BOUGH_ASSIGN_OR_RETURN(const eval::Corpus corpus, read_corpus(*engine, options.text));
@@ -70,18 +48,12 @@ Status measure(const MassCommand& options, const std::string& plan) {
     reporter.update(p.done, p.total, p.seconds);
     return !interrupted();
   };
-  BOUGH_ASSIGN_OR_RETURN(const eval::MassReport report, eval::run_mass(*engine, corpus, mass));
+  BOUGH_ASSIGN_OR_RETURN(record.report, eval::run_mass(*engine, corpus, mass));
   reporter.clear();
-  if (options.json) {
-    print_json(options, label, report);
-    return {};
-  }
-  for (const eval::LayerMass& m : report.layers) print_row(label, m);
-  print_row(label, report.all);
-  std::fflush(stdout);
-  return {};
+  return record;
 }
 
+// What was finished before an error is printed too.
 int evaluate_mass(MassCommand options) {
   start_log(options.model.verbose);
   if (options.plans.empty()) options.plans = {"default"};
@@ -89,11 +61,18 @@ int evaluate_mass(MassCommand options) {
     if (const Result<AttentionPlan> parsed = parse_plan(plan); !parsed.ok()) return fail_usage(parsed.status().message());
   }
   catch_interrupt();
-  if (!options.json) std::printf(row_format, "plan", "layer", "outside", "kept", "best", "random");
+  std::vector<eval::MassRecord> records;
+  Status status;
   for (const std::string& plan : options.plans) {
-    if (const Status status = measure(options, plan); !status.ok()) return fail(status);
+    Result<eval::MassRecord> record = measure(options, plan);
+    status = record.status();
+    if (!status.ok()) break;
+    if (options.json) print_line(eval::mass_json(*record));
+    records.push_back(std::move(*record));
   }
-  return exit_ok;
+  if (!options.json && !records.empty()) std::fputs(eval::mass_table(records, options.heads).c_str(), stdout);
+  std::fflush(stdout);
+  return status.ok() ? exit_ok : fail(status);
 }
 
 }  // namespace
@@ -115,10 +94,13 @@ void add_eval_mass(CLI::App& eval, Action& action) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false)
       ->type_name("NAME|JSON|FILE");
+  command->add_flag("--heads", options->heads, "A row of the table for each head too; --json always has them");
   command->add_flag("--json", options->json, "One JSON object a plan on stdout");
   add_model_options(*command, options->model);
   command->footer(
-      "outside: share of the attention that falls outside sinks and window. kept, best, random: shares of that.\n"
+      "outside: share of the attention that falls outside sinks and window. kept, best, random: shares of that, in the plan's selection,\n"
+      "in the exact one of as many chunks, in a random one. top: share of each head's heaviest chunks that these hold. after each stage:\n"
+      "shares of outside in the chunks that are left.\n"
       "Example:\n"
       "  bough eval mass --length 8192 --text book.txt --plan default --plan hip");
   command->callback([options, &action] { action = [options] { return evaluate_mass(*options); }; });

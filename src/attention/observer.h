@@ -16,6 +16,7 @@ struct LayerView {
   const float* q;          // [t, hq, d] un-rotated, not scaled
   const BlockList& lists;  // of the decode blocks only those whose context was renewed in this step have a list
   const RopeTable& rope;
+  int64_t keys_touched;               // by the layer's searches, see Pruner
   std::span<const BlockList> stages;  // what each stage kept, the last as `lists`; none where nothing is searched in stages
 };
 

@@ -2,146 +2,213 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <set>
 #include <span>
 #include <utility>
 
-#include "attention/observer.h"
 #include "base/check.h"
-#include "steps/kv_row.h"
+#include "eval/exact_attention.h"
 
 namespace bough::eval {
 namespace {
 
 constexpr int kRowStep = 8;
 
-// Sums over rows and heads.
+// Sums over rows, blocks and heads.
 struct Sums {
   double rows = 0;
   double outside = 0;
   double kept = 0;
   double best = 0;
   double random = 0;
+  double top = 0;  // a head's top chunks
+  double top_kept = 0;
+  double top_best = 0;
+  double top_random = 0;
+  double staged = 0;           // mass outside, where there are stages
+  std::vector<double> stages;  // of it, in what each stage kept
 
   void add(const Sums& s) {
-    rows += s.rows;
-    outside += s.outside;
-    kept += s.kept;
-    best += s.best;
-    random += s.random;
+    for (double Sums::*x : {&Sums::rows, &Sums::outside, &Sums::kept, &Sums::best, &Sums::random, &Sums::top, &Sums::top_kept,
+                            &Sums::top_best, &Sums::top_random, &Sums::staged}) {
+      this->*x += s.*x;
+    }
+    stages.resize(std::max(stages.size(), s.stages.size()));
+    for (size_t i = 0; i < s.stages.size(); ++i) stages[i] += s.stages[i];
   }
-  LayerMass shares(int layer) const {
-    if (outside == 0) return {.layer = layer};
-    return {layer, outside / rows, kept / outside, best / outside, random / outside};
+
+  MassShares shares() const {
+    const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0; };
+    MassShares m{share(outside, rows), share(kept, outside), share(best, outside),   share(random, outside),
+                 share(top_kept, top), share(top_best, top), share(top_random, top), {}};
+    for (const double x : stages) m.stages.push_back(share(x, staged));
+    return m;
   }
+};
+
+// The `count` chunks with most mass, of equal ones the earlier.
+std::vector<uint8_t> heaviest(const std::vector<double>& mass, int64_t count) {
+  std::vector<int32_t> order(mass.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto more = [&mass](int32_t a, int32_t b) {
+    const double x = mass[static_cast<size_t>(a)], y = mass[static_cast<size_t>(b)];
+    return x > y || (x == y && a < b);
+  };
+  std::nth_element(order.begin(), order.begin() + count, order.end(), more);
+  std::vector<uint8_t> in(mass.size());
+  for (int64_t j = 0; j < count; ++j) in[static_cast<size_t>(order[static_cast<size_t>(j)])] = 1;
+  return in;
+}
+
+// One query block: which chunks of the grid between sinks and window are in what.
+class BlockMeasure {
+ public:
+  BlockMeasure(const LayerView& view, int64_t index, int64_t candidates)
+      : view_(view), index_(index), candidates_(static_cast<size_t>(candidates)), count_(view.lists.count[index]) {}
+
+  // Mass by chunk of the query heads that share list `list`.
+  void measure(int list, std::span<const std::vector<double>> heads, std::span<Sums> sums) const {
+    std::vector<double> shared(candidates_);
+    for (const std::vector<double>& mass : heads) {
+      for (size_t j = 0; j < candidates_; ++j) shared[j] += mass[j];
+    }
+    const std::vector<uint8_t> best = heaviest(shared, count_), kept = chunks_of(view_.lists, list);
+    std::vector<std::vector<uint8_t>> stages;
+    for (const BlockList& stage : view_.stages) stages.push_back(chunks_of(stage, list));
+    for (size_t h = 0; h < heads.size(); ++h) {
+      const std::vector<double>& mass = heads[h];
+      const std::vector<uint8_t> top = heaviest(mass, count_);
+      Sums& s = sums[h];
+      const double outside = std::accumulate(mass.begin(), mass.end(), 0.0);
+      const double random = static_cast<double>(count_) / static_cast<double>(candidates_);
+      s.outside += outside;
+      s.random += outside * random;
+      s.kept += mass_in(mass, kept);
+      s.best += mass_in(mass, best);
+      s.top += static_cast<double>(count_);
+      s.top_kept += common(top, kept);
+      s.top_best += common(top, best);
+      s.top_random += static_cast<double>(count_) * random;
+      s.stages.resize(stages.size());
+      for (size_t i = 0; i < stages.size(); ++i) s.stages[i] += mass_in(mass, stages[i]);
+      if (!stages.empty()) s.staged += outside;
+    }
+  }
+
+ private:
+  // The chunks of the grid that a list of the same or larger chunks holds.
+  std::vector<uint8_t> chunks_of(const BlockList& list, int head) const {
+    std::vector<uint8_t> in(candidates_);
+    for (const int32_t start : std::span(list.list(index_, head), static_cast<size_t>(list.count[index_]))) {
+      const auto first = static_cast<size_t>((start - view_.lists.sinks) / view_.lists.chunk);
+      const size_t end = std::min(candidates_, first + static_cast<size_t>(list.chunk / view_.lists.chunk));
+      for (size_t j = first; j < end; ++j) in[j] = 1;
+    }
+    return in;
+  }
+
+  static double mass_in(const std::vector<double>& mass, const std::vector<uint8_t>& in) {
+    double sum = 0;
+    for (size_t j = 0; j < mass.size(); ++j) sum += in[j] != 0 ? mass[j] : 0;
+    return sum;
+  }
+
+  static double common(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
+    double sum = 0;
+    for (size_t j = 0; j < a.size(); ++j) sum += a[j] != 0 && b[j] != 0 ? 1 : 0;
+    return sum;
+  }
+
+  const LayerView& view_;
+  int64_t index_;
+  size_t candidates_;
+  int64_t count_;
 };
 
 class MassMeter {
  public:
   // first_rows: of the blocks to measure.
-  MassMeter(std::set<int64_t> first_rows, bool true_positions) : first_rows_(std::move(first_rows)), true_positions_(true_positions) {}
+  MassMeter(std::set<int64_t> first_rows, bool true_positions) : first_rows_(std::move(first_rows)), exact_(true_positions) {}
 
   void see(const LayerView& view) {
+    count_work(view);
     const LayerPlan& plan = view.setup.layer(view.layer);
-    if (plan.mode != Mode::stages && plan.mode != Mode::hip) return;
+    if ((plan.mode != Mode::stages && plan.mode != Mode::hip) || view.setup.is_sliding(view.layer)) return;
     for (size_t b = 0; b < view.batch.blocks.size(); ++b) {
-      const auto index = static_cast<int64_t>(b);
       const int64_t candidates = (view.lists.w0[b] - view.lists.sinks) / view.lists.chunk;
       if (first_rows_.count(view.batch.blocks[b].r0) == 0 || view.lists.count[b] >= candidates) continue;
-      sums_[view.layer].add(measure(view, index, candidates));
+      measure(view, static_cast<int64_t>(b), candidates);
     }
   }
 
-  const std::map<int, Sums>& sums() const { return sums_; }
+  void report(MassReport& report) const {
+    Sums all;
+    for (const auto& [layer, heads] : sums_) {
+      Sums of_layer;
+      LayerMass& m = report.layers.emplace_back();
+      m.layer = layer;
+      for (const Sums& head : heads) {
+        of_layer.add(head);
+        m.heads.push_back(head.shares());
+      }
+      m.all = of_layer.shares();
+      all.add(of_layer);
+    }
+    report.all = all.shares();
+    report.keys_searched = searched_ / rows_;
+    report.keys_attended = attended_ / rows_;
+  }
 
  private:
-  // The keys of one KV head before `end`, turned, [d][end].
-  void load_keys(const LayerView& v, const PageTable& pages, int kv_head, int64_t end) {
-    const KvShape& kv = v.setup.kv;
-    std::vector<float> row(static_cast<size_t>(kv.head_dim));
-    keys_.resize(row.size() * static_cast<size_t>(end));
-    for (int64_t t = 0; t < end; ++t) {
-      load_row(pages.row(t, kv.k_offset(v.layer, kv_head), kv.row_bytes()), kv.type, kv.head_dim, row.data());
-      if (true_positions_) turn(v.rope, t, row.size(), row.data());
-      for (size_t i = 0; i < row.size(); ++i) keys_[i * static_cast<size_t>(end) + static_cast<size_t>(t)] = row[i];
+  void count_work(const LayerView& v) {
+    searched_ += static_cast<double>(v.keys_touched) / v.setup.heads.kv_heads;
+    rows_ += static_cast<double>(v.batch.rows());
+    const int64_t window = v.setup.attention_of(v.layer).sliding_window;
+    for (size_t b = 0; b < v.batch.blocks.size(); ++b) {
+      const QueryBlock& block = v.batch.blocks[b];
+      const int64_t keys = context_of(v.lists, block, static_cast<int64_t>(b), 0).size();
+      for (int64_t later = 0; later < block.rows; ++later) {
+        attended_ += static_cast<double>(window > 0 ? std::min(window, keys - later) : keys - later);
+      }
     }
   }
 
-  void turn(const RopeTable& rope, int64_t position, size_t d, float* row) {
-    RopeTable& table = tables_.try_emplace(&rope, rope.params()).first->second;
-    table.reserve(position + 1);
-    rope_row(row, table.cos_row(position), table.sin_row(position), table.params(), static_cast<int>(d), row);
-  }
-
-  // Probabilities of one row and head over the keys before `end` that it may see.
-  void attend(const LayerView& v, int64_t row, int head, int64_t end) {
-    const auto d = static_cast<size_t>(v.setup.heads.head_dim);
-    const int64_t own = v.batch.positions[static_cast<size_t>(row)];
-    const float* q = v.q + (row * v.setup.heads.heads + head) * v.setup.heads.head_dim;
-    std::vector<float> query(q, q + d);
-    turn(v.rope, true_positions_ ? own : v.setup.layer(v.layer).window, d, query.data());
-    if (!true_positions_) magnify_row(v.rope.params(), query.data());
-    const auto visible = static_cast<size_t>(own + 1);
-    scores_.assign(visible, 0.0F);
-    for (size_t i = 0; i < d; ++i) {
-      const float x = query[i] * v.setup.heads.scale;
-      const float* key = &keys_[i * static_cast<size_t>(end)];
-      for (size_t t = 0; t < visible; ++t) scores_[t] += x * key[t];
-    }
-    const float cap = v.setup.heads.softcap;
-    if (cap > 0) {
-      for (float& s : scores_) s = cap * std::tanh(s / cap);
-    }
-    const float top = *std::max_element(scores_.begin(), scores_.end());
-    double sum = 0;
-    for (float& s : scores_) sum += s = std::exp(s - top);
-    for (float& s : scores_) s = static_cast<float>(s / sum);
-  }
-
-  Sums measure(const LayerView& v, int64_t index, int64_t candidates) {
+  void measure(const LayerView& v, int64_t index, int64_t candidates) {
     const QueryBlock& block = v.batch.blocks[static_cast<size_t>(index)];
-    const PageTable& pages = v.batch.sequences[static_cast<size_t>(block.seq)];
-    const int lists = v.lists.list_heads, group = v.setup.heads.group();
-    std::vector<std::vector<double>> mass(static_cast<size_t>(lists), std::vector<double>(static_cast<size_t>(candidates)));
-    Sums sums;
+    const int group = v.setup.heads.group();
+    std::vector<std::vector<double>> mass(static_cast<size_t>(v.setup.heads.heads), std::vector<double>(static_cast<size_t>(candidates)));
+    std::vector<Sums>& sums = sums_[v.layer];
+    sums.resize(mass.size());
     for (int kv_head = 0; kv_head < v.setup.heads.kv_heads; ++kv_head) {
-      load_keys(v, pages, kv_head, block.r1());
-      std::vector<double>& of_list = mass[lists == 1 ? 0 : static_cast<size_t>(kv_head)];
+      exact_.load_keys(v, block.seq, kv_head, block.r1());
       for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
         for (int64_t r = std::min(block.rows, kRowStep) - 1; r < block.rows; r += kRowStep) {
-          attend(v, block.row + r, head, block.r1());
+          const std::span<const float> row = exact_.attend(v, block.row + r, head);
           for (int64_t t = v.lists.sinks; t < v.lists.w0[index]; ++t) {
-            of_list[static_cast<size_t>((t - v.lists.sinks) / v.lists.chunk)] += static_cast<double>(scores_[static_cast<size_t>(t)]);
+            mass[static_cast<size_t>(head)][static_cast<size_t>((t - v.lists.sinks) / v.lists.chunk)] +=
+                static_cast<double>(row[static_cast<size_t>(t)]);
           }
-          sums.rows += 1;
+          sums[static_cast<size_t>(head)].rows += 1;
         }
       }
     }
-    const auto count = static_cast<ptrdiff_t>(v.lists.count[index]);
-    for (int h = 0; h < lists; ++h) {
-      std::vector<double>& chunks = mass[static_cast<size_t>(h)];
-      double all = 0;
-      for (const double x : chunks) all += x;
-      sums.outside += all;
-      sums.random += all * static_cast<double>(count) / static_cast<double>(candidates);
-      for (const int32_t start : std::span(v.lists.list(index, h), static_cast<size_t>(count))) {
-        sums.kept += chunks[static_cast<size_t>((start - v.lists.sinks) / v.lists.chunk)];
-      }
-      std::nth_element(chunks.begin(), chunks.begin() + count, chunks.end(), std::greater<>());
-      for (ptrdiff_t j = 0; j < count; ++j) sums.best += chunks[static_cast<size_t>(j)];
+    const BlockMeasure block_measure(v, index, candidates);
+    const size_t sharing = mass.size() / static_cast<size_t>(v.lists.list_heads);
+    for (size_t list = 0; list < static_cast<size_t>(v.lists.list_heads); ++list) {
+      block_measure.measure(static_cast<int>(list), std::span(mass).subspan(list * sharing, sharing),
+                            std::span(sums).subspan(list * sharing, sharing));
     }
-    return sums;
   }
 
   std::set<int64_t> first_rows_;
-  bool true_positions_;
-  std::map<int, Sums> sums_;                      // by layer
-  std::map<const RopeTable*, RopeTable> tables_;  // as the model's, for true positions
-  std::vector<float> keys_;
-  std::vector<float> scores_;
+  ExactAttention exact_;
+  std::map<int, std::vector<Sums>> sums_;  // by layer: [query heads]
+  double searched_ = 0;
+  double attended_ = 0;
+  double rows_ = 0;  // of all layers
 };
 
 // Block starts, spread evenly over the text from where the widest layer prunes.
@@ -179,15 +246,10 @@ Result<MassReport> run_mass(Engine& engine, const Corpus& corpus, const MassOpti
   MassMeter meter(std::move(blocks), report.true_positions);
   const auto start = std::chrono::steady_clock::now();
   engine.observe([&meter](const LayerView& view) { meter.see(view); });
-  Status status = session->append(text, {.progress = options.progress});
+  const Status status = session->append(text, {.progress = options.progress});
   engine.observe({});
   BOUGH_RETURN_IF_ERROR(status);
-  Sums all;
-  for (const auto& [layer, sums] : meter.sums()) {
-    report.layers.push_back(sums.shares(layer));
-    all.add(sums);
-  }
-  report.all = all.shares(-1);
+  meter.report(report);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

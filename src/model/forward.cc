@@ -64,7 +64,7 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
   bodies.kv_write({&batch, setup_.kv, layer, act_.k.data(), act_.v.data()});
   const std::span<AttentionState* const> decoding = states.first(static_cast<size_t>(batch.decode_rows));
   const BlockList lists = pruner_.run(batch, layer, act_.q.data(), rope, states);
-  if (observer_) observer_({setup_, batch, layer, act_.q.data(), lists, rope, pruner_.stage_lists()});
+  if (observer_) observer_({setup_, batch, layer, act_.q.data(), lists, rope, pruner_.keys_touched(), pruner_.stage_lists()});
   if (batch.decode_rows > 0) {
     BOUGH_RETURN_IF_ERROR(renew_working_sets(setup_, batch, layer, lists, pruner_.refreshed(), rope, decoding));
   }

@@ -1,4 +1,4 @@
-// bough inspect FILE: what a model file holds and what a context costs.
+// bough inspect FILE: what a model file holds and what a context costs; with --attention what a head looks at.
 #include <cstdio>
 #include <memory>
 
@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "cli.h"
 #include "format.h"
+#include "inspect_attention.h"
 #include "log.h"
 #include "memory.h"
 
@@ -19,6 +20,7 @@ struct InspectOptions {
   ModelOptions model;
   std::string file;
   std::string plan = "default";
+  AttentionOptions attention;
   bool json = false;
 };
 
@@ -38,9 +40,7 @@ struct Inspection {
 
 Result<Inspection> inspect_file(const InspectOptions& options) {
   Inspection out;
-  ModelOptions model = options.model;
-  if (!options.file.empty()) model.model = options.file;
-  BOUGH_ASSIGN_OR_RETURN(out.path, find_model(model));
+  BOUGH_ASSIGN_OR_RETURN(out.path, find_model(options.model));
   BOUGH_ASSIGN_OR_RETURN(out.info, inspect_model(out.path));
   BOUGH_ASSIGN_OR_RETURN(const AttentionPlan plan, parse_plan(options.plan));
   BOUGH_ASSIGN_OR_RETURN(const std::string label, plan_label(options.plan));
@@ -141,10 +141,12 @@ std::string inspection_json(const Inspection& inspection, DType kv) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-int inspect(const InspectOptions& options) {
+int inspect(InspectOptions options) {
   start_log(options.model.verbose);
   if (!options.file.empty() && !options.model.model.empty()) return fail_usage("inspect takes FILE or -m FILE, not both");
   if (const Result<AttentionPlan> plan = parse_plan(options.plan); !plan.ok()) return fail_usage(plan.status().message());
+  if (!options.file.empty()) options.model.model = options.file;
+  if (!options.attention.text.empty()) return inspect_attention(options.model, options.plan, options.attention, options.json);
   const Result<Inspection> inspection = inspect_file(options);
   if (!inspection.ok()) return fail(inspection.status());
   if (options.json) {
@@ -159,14 +161,16 @@ int inspect(const InspectOptions& options) {
 
 void add_inspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<InspectOptions>();
-  CLI::App* command = app.add_subcommand("inspect", "Show what a model file holds and what a context will cost");
+  CLI::App* command = app.add_subcommand("inspect", "Show what a model file holds, what a context will cost, and what a head looks at");
   command->add_option("FILE", options->file, "Model, a GGUF file; without it the embedded one")->option_text(" ");
   add_model_options(*command, options->model);
   add_plan_option(*command, options->plan);
+  add_attention_options(*command, options->attention);
   command->add_flag("--json", options->json, "One JSON object");
   command->footer(
       "Example:\n"
-      "  bough inspect model.gguf");
+      "  bough inspect model.gguf\n"
+      "  bough inspect model.gguf --attention book.txt --plan default --layer 12 --head 3 --out attention.svg");
   command->callback([options, &action] { action = [options] { return inspect(*options); }; });
 }
 

@@ -76,7 +76,8 @@ class Cli : public ::testing::Test {
 TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
   const Ran ran = bough({"--help"});
   EXPECT_EQ(ran.exit_code, 0);
-  for (const char* command : {"ask", "run", "inspect", "tokenize", "bench", "eval", "sessions"}) EXPECT_THAT(ran.out, HasSubstr(command));
+  for (const char* command : {"ask", "run", "inspect", "tokenize", "bench", "eval", "plot", "sessions"})
+    EXPECT_THAT(ran.out, HasSubstr(command));
   for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{{"ask"},
                                                                                        {"chat"},
                                                                                        {"run"},
@@ -90,6 +91,7 @@ TEST_F(Cli, HelpNamesEveryCommandAndHasAnExample) {
                                                                                        {"eval", "ppl"},
                                                                                        {"eval", "logits"},
                                                                                        {"eval", "mass"},
+                                                                                       {"plot"},
                                                                                        {"sessions"},
                                                                                        {"sessions", "list"},
                                                                                        {"sessions", "rm"}}) {
@@ -111,7 +113,7 @@ TEST_F(Cli, NothingAtAllShowsTheHelp) {
 
 TEST_F(Cli, UnknownCommandsAndOptions) {
   expect_error({"frobnicate"}, usage,
-               "there is no command 'frobnicate'; known are ask, chat, run, inspect, tokenize, bench, eval, sessions");
+               "there is no command 'frobnicate'; known are ask, chat, run, inspect, tokenize, bench, eval, plot, sessions");
   expect_error({"eval"}, usage, "eval needs a task: passkey, keys, ruler, ppl, logits or mass");
   expect_error({"eval", "frobnicate"}, usage, "there is no task 'frobnicate'; known are passkey, keys, ruler, ppl, logits, mass");
   expect_error({"sessions"}, usage, "sessions needs an action: list or rm");

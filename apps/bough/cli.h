@@ -32,6 +32,7 @@ void add_inspect(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
+void add_plot(CLI::App& app, Action& action);
 void add_sessions(CLI::App& app, Action& action);
 
 // Print "bough: <sentence>" on stderr and return the exit code.

@@ -83,12 +83,15 @@ int64_t tokens_in(const std::vector<eval::Run>& runs) {
 
 std::string tokens_text(const eval::Run& run) { return grouped(run.begin) + " to " + grouped(run.end - 1); }
 
+// A plan given as JSON is too long for a sentence.
+std::string plan_text(const Seen& seen) { return seen.plan.starts_with("{") ? "the plan given" : "plan " + seen.plan; }
+
 std::string summary(const AttentionOptions& options, const Seen& seen) {
   const eval::AttentionTrace& t = seen.trace;
   const eval::AttentionShares& s = seen.shares;
   const int64_t sinks = tokens_in(t.sinks), selected = tokens_in(t.selected), window = tokens_in(t.window);
   std::string out = "Layer " + std::to_string(options.layer) + ", head " + std::to_string(options.head) + ", token " + grouped(seen.query) +
-                    " (" + seen.token + ") under plan " + seen.plan + ": of its attention " + percent(s.sinks) + " is on " +
+                    " (" + seen.token + ") under " + plan_text(seen) + ": of its attention " + percent(s.sinks) + " is on " +
                     grouped(sinks) + " sinks, " + percent(s.selected) + " on " + grouped(selected) + " selected tokens, " +
                     percent(s.window) + " on a window of " + grouped(window) + "; " + percent(s.missed) + " is missed, on " +
                     grouped(static_cast<int64_t>(t.mass.size()) - sinks - selected - window) + " tokens.";

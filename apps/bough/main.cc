@@ -74,6 +74,7 @@ int run_program(int argc, char** argv) {
   add_tokenize(app, action);
   add_bench(app, action);
   add_eval(app, action);
+  add_plot(app, action);
   add_sessions(app, action);
   if (argc < 2) {
     std::fputs(app.help().c_str(), stderr);

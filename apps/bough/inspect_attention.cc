@@ -35,7 +35,7 @@ struct Seen {
 };
 
 // What tokens say, on one line.
-Result<std::string> excerpt(const Engine& engine, std::span<const TokenId> text, const eval::Run& run) {
+Result<std::string> excerpt(const Engine& engine, std::span<const TokenId> text, const eval::TokenRun& run) {
   const auto tokens = text.subspan(static_cast<size_t>(run.begin), static_cast<size_t>(run.end - run.begin));
   BOUGH_ASSIGN_OR_RETURN(std::string said, engine.detokenize(tokens, /*special=*/true));
   said = replace_invalid_utf8(said);
@@ -75,13 +75,13 @@ Result<Seen> look(const ModelOptions& model, const std::string& plan, const Atte
 
 std::string percent(double share) { return fixed(share * 100, 2) + "%"; }
 
-int64_t tokens_in(const std::vector<eval::Run>& runs) {
+int64_t tokens_in(const std::vector<eval::TokenRun>& runs) {
   int64_t tokens = 0;
-  for (const eval::Run& run : runs) tokens += run.end - run.begin;
+  for (const eval::TokenRun& run : runs) tokens += run.end - run.begin;
   return tokens;
 }
 
-std::string tokens_text(const eval::Run& run) { return grouped(run.begin) + " to " + grouped(run.end - 1); }
+std::string tokens_text(const eval::TokenRun& run) { return grouped(run.begin) + " to " + grouped(run.end - 1); }
 
 // A plan given as JSON is too long for a sentence.
 std::string plan_text(const Seen& seen) { return seen.plan.starts_with("{") ? "the plan given" : "plan " + seen.plan; }

@@ -10,7 +10,7 @@
 namespace bough::eval {
 namespace {
 
-void add_run(std::vector<Run>& runs, Run run) {
+void add_run(std::vector<TokenRun>& runs, TokenRun run) {
   if (run.begin >= run.end) return;
   if (!runs.empty() && runs.back().end == run.begin) {
     runs.back().end = run.end;
@@ -20,8 +20,8 @@ void add_run(std::vector<Run>& runs, Run run) {
 }
 
 // The chunks of one block's list, cut off at `end`.
-std::vector<Run> runs_of(const BlockList& list, int64_t block, int list_head, int64_t end) {
-  std::vector<Run> runs;
+std::vector<TokenRun> runs_of(const BlockList& list, int64_t block, int list_head, int64_t end) {
+  std::vector<TokenRun> runs;
   for (const int32_t start : std::span(list.list(block, list_head), static_cast<size_t>(list.count[block]))) {
     add_run(runs, {start, std::min<int64_t>(start + list.chunk, end)});
   }
@@ -62,9 +62,9 @@ Status check(const Engine& engine, std::span<const TokenId> text, const TraceOpt
   return {};
 }
 
-double mass_in(const AttentionTrace& trace, std::span<const Run> runs) {
+double mass_in(const AttentionTrace& trace, std::span<const TokenRun> runs) {
   double sum = 0;
-  for (const Run& run : runs) {
+  for (const TokenRun& run : runs) {
     for (int64_t t = run.begin; t < run.end; ++t) sum += static_cast<double>(trace.mass[static_cast<size_t>(t)]);
   }
   return sum;
@@ -105,7 +105,7 @@ AttentionShares attention_shares(const AttentionTrace& trace, int64_t most_block
   const int64_t end = trace.window.empty() ? static_cast<int64_t>(trace.mass.size()) : trace.window.front().begin;
   size_t next = 0;  // of the selected runs
   for (int64_t begin = first; begin < end; begin += trace.chunk) {
-    const Run run{begin, std::min(begin + trace.chunk, end)};
+    const TokenRun run{begin, std::min(begin + trace.chunk, end)};
     const double mass = mass_in(trace, std::span(&run, 1));
     shares.outside += mass;
     while (next < trace.selected.size() && trace.selected[next].end <= begin) ++next;

@@ -13,11 +13,11 @@
 namespace bough::eval {
 
 // Tokens [begin, end).
-struct Run {
+struct TokenRun {
   int64_t begin = 0;
   int64_t end = 0;
 
-  bool operator==(const Run&) const = default;
+  bool operator==(const TokenRun&) const = default;
 };
 
 struct TraceOptions {
@@ -28,18 +28,18 @@ struct TraceOptions {
 };
 
 struct StageTrace {
-  int chunk = 0;          // tokens
-  std::vector<Run> kept;  // in text order, neighbours as one run
+  int chunk = 0;               // tokens
+  std::vector<TokenRun> kept;  // in text order, neighbours as one run
 };
 
 struct AttentionTrace {
   std::vector<float> mass;  // [query + 1] of the query's attention, sums to 1
   std::vector<StageTrace> stages;
   // The context: these parts do not overlap, and the query sees nothing else.
-  std::vector<Run> sinks;     // none or one
-  std::vector<Run> selected;  // neighbours as one run
-  std::vector<Run> window;    // one, which ends with the query
-  int chunk = 0;              // grain of the selection
+  std::vector<TokenRun> sinks;     // none or one
+  std::vector<TokenRun> selected;  // neighbours as one run
+  std::vector<TokenRun> window;    // one, which ends with the query
+  int chunk = 0;                   // grain of the selection
   bool true_positions = false;
 };
 
@@ -49,7 +49,7 @@ struct AttentionTrace {
 Result<AttentionTrace> trace_attention(Engine& engine, std::span<const TokenId> text, const TraceOptions& options);
 
 struct MissedBlock {
-  Run tokens;
+  TokenRun tokens;
   double mass = 0;
 };
 

@@ -19,12 +19,12 @@ constexpr int64_t kMostBars = 430;
 struct Part {
   const char* classes;
   const char* name;
-  const std::vector<Run>* runs;
+  const std::vector<TokenRun>* runs;
 };
 
 std::string share_text(double share) { return decimal(share * 100, 2) + "%"; }
 
-std::string tokens_text(const Run& run) {
+std::string tokens_text(const TokenRun& run) {
   if (run.end == run.begin + 1) return "token " + std::to_string(run.begin);
   return "tokens " + std::to_string(run.begin) + " to " + std::to_string(run.end - 1);
 }
@@ -94,11 +94,11 @@ class Drawing {
   static double height(double mass) { return mass <= 0 ? 0 : std::clamp(kDecade * (kDecades + std::log10(mass)), 0.0, kDecade * kDecades); }
 
   // Of [begin, end): the attention on each part of the context.
-  std::array<double, 3> seen(Run bar) const {
+  std::array<double, 3> seen(TokenRun bar) const {
     std::array<double, 3> mass{};
     for (size_t p = 0; p < parts_.size(); ++p) {
-      const std::vector<Run>& runs = *parts_[p].runs;
-      auto run = std::lower_bound(runs.begin(), runs.end(), bar.begin, [](const Run& r, int64_t t) { return r.end <= t; });
+      const std::vector<TokenRun>& runs = *parts_[p].runs;
+      auto run = std::lower_bound(runs.begin(), runs.end(), bar.begin, [](const TokenRun& r, int64_t t) { return r.end <= t; });
       for (; run != runs.end() && run->begin < bar.end; ++run) {
         for (int64_t t = std::max(run->begin, bar.begin); t < std::min(run->end, bar.end); ++t) {
           mass[p] += static_cast<double>(trace_.mass[static_cast<size_t>(t)]);
@@ -112,7 +112,7 @@ class Drawing {
     const int64_t most = trace_.chunk * kMostBars;
     const int64_t width = tokens_ <= kMostBars ? 1 : (tokens_ + most - 1) / most * trace_.chunk;
     for (int64_t begin = 0; begin < tokens_; begin += width) {
-      const Run bar{begin, std::min(begin + width, tokens_)};
+      const TokenRun bar{begin, std::min(begin + width, tokens_)};
       const std::array<double, 3> parts = seen(bar);
       double all = 0;
       for (int64_t t = bar.begin; t < bar.end; ++t) all += static_cast<double>(trace_.mass[static_cast<size_t>(t)]);
@@ -132,7 +132,7 @@ class Drawing {
     svg_.line({kLeft, kLanesTop + kLane * index + 15}, {kRight, kLanesTop + kLane * index + 15}, "grid");
   }
 
-  void block(int index, const Run& run, const char* classes, const std::string& hover) {
+  void block(int index, const TokenRun& run, const char* classes, const std::string& hover) {
     const double x = x_.at(static_cast<double>(run.begin)), wide = x_.at(static_cast<double>(run.end)) - x;
     svg_.rect({x, kLanesTop + kLane * index + 2}, wide, 12, classes, hover);
   }
@@ -141,12 +141,12 @@ class Drawing {
     int index = 0;
     for (const StageTrace& stage : trace_.stages) {
       lane(index, "stage " + std::to_string(index + 1) + ", by " + std::to_string(stage.chunk));
-      for (const Run& run : stage.kept) block(index, run, "stage", tokens_text(run));
+      for (const TokenRun& run : stage.kept) block(index, run, "stage", tokens_text(run));
       ++index;
     }
     lane(index, "context");
     for (const Part& part : parts_) {
-      for (const Run& run : *part.runs)
+      for (const TokenRun& run : *part.runs)
         block(index, run, (std::string(part.classes) + " context").c_str(), std::string(part.name) + ", " + tokens_text(run));
     }
     lane(++index, "missed most");

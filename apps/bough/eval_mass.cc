@@ -34,7 +34,7 @@ Result<eval::Corpus> read_corpus(const Engine& engine, const std::string& text) 
 }
 
 Result<eval::MassRecord> measure(const MassCommand& options, const std::string& plan) {
-  eval::MassRecord record{.text = options.text, .length = options.length};
+  eval::MassRecord record{.text = std::filesystem::path(options.text).filename().string(), .length = options.length};
   BOUGH_ASSIGN_OR_RETURN(record.plan, plan_label(plan));
   BOUGH_ASSIGN_OR_RETURN(const std::string model, find_model(options.model));
   record.model = std::filesystem::path(model).filename().string();

@@ -86,6 +86,17 @@ TEST(PlanFit, ATreeIsCutAndLayersAreNot) {
   }
 }
 
+TEST(PlanFit, BreakEvenIsThatOfTheNextOlderDeviceInTheTable) {
+  EXPECT_EQ(break_even_tokens(9, 0), 6144);
+  EXPECT_EQ(break_even_tokens(9, 5), 6144);
+  EXPECT_EQ(break_even_tokens(8, 7), break_even_tokens(8, 6));
+  EXPECT_EQ(break_even_tokens(12, 0), break_even_tokens(10, 0));
+  EXPECT_EQ(break_even_tokens(7, 5), break_even_tokens(8, 0));
+  AttentionPlan p = plan_of("default");
+  p.dense_below = break_even_tokens(9, 0);
+  EXPECT_TRUE(fit_plan(p, 8192, true).ok());
+}
+
 TEST(PlanFit, DenseBelowStaysInsideTheTrainedContext) {
   AttentionPlan p = plan_of("default");
   p.dense_below = 8193;

@@ -170,6 +170,10 @@ std::string plan_json(const AttentionPlan& plan);
 // Checks every rule named above. Errors: invalid_argument with the field, its value and the limit.
 Status validate_plan(const AttentionPlan& plan);
 
+// Tokens below which dense attention is the faster way on a CUDA device of this compute capability: a value for dense_below. Measured on
+// 9.0 (an H200, docs/cuda.md); every other answer is an estimate.
+int64_t break_even_tokens(int major, int minor);
+
 struct FittedPlan {
   AttentionPlan plan;
   std::string note;  // empty, or one sentence that says what was cut and why

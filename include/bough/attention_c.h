@@ -24,6 +24,8 @@ extern "C" {
 BOUGH_API uint32_t bough_attention_abi_version(void);
 /* 1 where the build has CUDA kernels, otherwise 0. */
 BOUGH_API int32_t bough_attention_has_cuda(void);
+/* A value for the plan's dense_below on a CUDA device of this compute capability, as bough::break_even_tokens. */
+BOUGH_API int64_t bough_attention_break_even_tokens(int32_t major, int32_t minor);
 
 typedef enum bough_attention_code {
   BOUGH_ATTENTION_OK = 0,

@@ -150,6 +150,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int32,
         [c_char_p, c_int32, POINTER(Shape), POINTER(Limits), POINTER(c_void_p), *_MESSAGE],
     ),
+    "bough_attention_break_even_tokens": (c_int64, [c_int32, c_int32]),
     "bough_paged_destroy": (None, [c_void_p]),
     "bough_paged_plan": (c_char_p, [c_void_p]),
     "bough_paged_workspace_bytes": (c_int64, [c_void_p]),
@@ -190,6 +191,14 @@ def library() -> ctypes.CDLL:
     if version != ABI_VERSION:
         raise BoughError(f"{path} has ABI version {version}, this package needs {ABI_VERSION}", "unsupported")
     return loaded
+
+
+def break_even_tokens(major: int, minor: int) -> int:
+    """Tokens below which dense attention is the faster way on a CUDA device of this compute capability: a value for a plan's dense_below.
+
+    Measured on 9.0, an estimate elsewhere. `break_even_tokens(*torch.cuda.get_device_capability())` asks for the current device's.
+    """
+    return int(library().bough_attention_break_even_tokens(major, minor))
 
 
 def call(name: str, *arguments: Any) -> None:

@@ -190,3 +190,8 @@ def test_errors_of_shapes(random):
     with pytest.raises(bough.BoughError) as error:
         bough.attention(q, k, v, "nonsense")
     assert error.value.code == "not_found"
+
+
+def test_break_even():
+    assert bough.break_even_tokens(9, 0) == 6144
+    assert 0 < bough.break_even_tokens(8, 0) <= bough.break_even_tokens(10, 0)

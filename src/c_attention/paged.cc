@@ -105,6 +105,7 @@ using bough::c_attention::rows_of;
 
 uint32_t bough_attention_abi_version(void) { return BOUGH_ATTENTION_ABI_VERSION; }
 int32_t bough_attention_has_cuda(void) { return BOUGH_HAS_CUDA; }
+int64_t bough_attention_break_even_tokens(int32_t major, int32_t minor) { return bough::break_even_tokens(major, minor); }
 
 int32_t bough_paged_create(const char* plan, int32_t layer, const bough_attention_shape* shape, const bough_paged_limits* limits,
                            bough_paged** out, char* message, size_t room) {

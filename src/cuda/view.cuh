@@ -69,7 +69,8 @@ __device__ __forceinline__ BlockInfo block_at(const Problem& p, int index) {
   const int length = p.placement.lengths[index], due = p.placement.stage[index];
   if (length <= 0) return BlockInfo{};
   BlockInfo b = block_of(p, index, index, 1, length - 1);
-  if (due >= p.placement.due_limit) {
+  // A context of all tokens grows as the text does: it is made once, at a step from the first stage on.
+  if (due >= p.placement.due_limit || (due > 0 && b.renewal == Renewal::complete && b.w0 == 0)) {
     b.renewal = Renewal::cached;
     b.first = p.stages.count;
   } else if (b.renewal == Renewal::search) {

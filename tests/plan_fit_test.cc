@@ -87,8 +87,8 @@ TEST(PlanFit, ATreeIsCutAndLayersAreNot) {
 }
 
 TEST(PlanFit, BreakEvenIsThatOfTheNextOlderDeviceInTheTable) {
-  EXPECT_EQ(break_even_tokens(9, 0), 6144);
-  EXPECT_EQ(break_even_tokens(9, 5), 6144);
+  EXPECT_EQ(break_even_tokens(9, 0), 5120);
+  EXPECT_EQ(break_even_tokens(9, 5), 5120);
   EXPECT_EQ(break_even_tokens(8, 7), break_even_tokens(8, 6));
   EXPECT_EQ(break_even_tokens(12, 0), break_even_tokens(10, 0));
   EXPECT_EQ(break_even_tokens(7, 5), break_even_tokens(8, 0));

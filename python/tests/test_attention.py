@@ -193,5 +193,5 @@ def test_errors_of_shapes(random):
 
 
 def test_break_even():
-    assert bough.break_even_tokens(9, 0) == 6144
+    assert bough.break_even_tokens(9, 0) == 5120
     assert 0 < bough.break_even_tokens(8, 0) <= bough.break_even_tokens(10, 0)

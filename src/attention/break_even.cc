@@ -16,7 +16,7 @@ constexpr std::array<BreakEven, 5> kTable = {{
     {8, 0, 4096},   // estimate
     {8, 6, 4096},   // estimate
     {8, 9, 4096},   // estimate
-    {9, 0, 6144},   // measured: paged_bench short
+    {9, 0, 5120},   // measured: paged_bench short
     {10, 0, 8192},  // estimate
 }};
 

@@ -77,7 +77,7 @@ std::ostream& operator<<(std::ostream& out, const PlantedSpec& spec) { return ou
 class PagedSummaryRounds : public testing::TestWithParam<PlantedSpec> {
  protected:
   static constexpr int kKvHeads = 2, kDim = 64, kStep = 16, kChunk = 256;
-  static constexpr int64_t kLength = 3136, kSinks = 64;
+  static constexpr int64_t kLength = 3328, kSinks = 256;
   static constexpr size_t kElement = 40;  // of the queries and keys that are not zero: RoPE turns others
 
   const PlantedSpec& spec() const { return GetParam(); }

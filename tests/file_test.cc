@@ -32,7 +32,7 @@ class FileViews : public testing::Test {
 };
 
 TEST_F(FileViews, HoldWhatTheFileHolds) {
-  const auto view = file_->map(70'000);
+  const auto view = file_->map(0, 70'000);
   ASSERT_TRUE(view.ok());
   file_.reset();
   ASSERT_TRUE(std::filesystem::remove(path_));
@@ -41,22 +41,22 @@ TEST_F(FileViews, HoldWhatTheFileHolds) {
 }
 
 TEST_F(FileViews, ChangesStayInTheView) {
-  const auto view = file_->map(bytes_.size());
+  const auto view = file_->map(0, bytes_.size());
   ASSERT_TRUE(view.ok());
   std::memset(view->get(), 0, bytes_.size());
   EXPECT_EQ(file_bytes(path_), bytes_);
 }
 
 TEST_F(FileViews, NothingBehindTheEnd) {
-  EXPECT_EQ(file_->map(bytes_.size() + 1).status().code(), Code::corrupt);
-  const auto none = file_->map(0);
+  EXPECT_EQ(file_->map(0, bytes_.size() + 1).status().code(), Code::corrupt);
+  const auto none = file_->map(0, 0);
   ASSERT_TRUE(none.ok());
   EXPECT_EQ(*none, nullptr);
 }
 
 // As a device that does not give its bytes back: an error, not the end of the process.
 TEST_F(FileViews, FetchTellsOfWhatIsGone) {
-  const auto view = file_->map(bytes_.size());
+  const auto view = file_->map(0, bytes_.size());
   ASSERT_TRUE(view.ok());
   ASSERT_TRUE(file_->truncate(10'000).ok());
   EXPECT_TRUE(fetch(view->get(), 10'000).ok());

@@ -287,7 +287,7 @@ TEST_F(SessionFile, ForeignInt4Pages) {
   ASSERT_TRUE(reader.ok());
   SessionHeader header = reader->header();
   const size_t bytes = static_cast<size_t>(header.page_bytes);
-  const Result<MappedPages> mapped = reader->map_pages(10);
+  const Result<MappedPages> mapped = reader->map_pages(0, 10);
   ASSERT_TRUE(mapped.ok());
   const std::vector<std::byte*>& pages = mapped->pages;
   const auto rewritten = [&] {

@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "format.h"
 #include "interrupt.h"
 #include "log.h"
-#include "memory.h"
 #include "progress.h"
 
 namespace bough::cli {

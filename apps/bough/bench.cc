@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "cli.h"
 #include "eval/corpus.h"
 #include "eval/score.h"
@@ -15,7 +16,6 @@
 #include "input.h"
 #include "interrupt.h"
 #include "log.h"
-#include "memory.h"
 #include "progress.h"
 #include "read_rate.h"
 

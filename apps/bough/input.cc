@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "format.h"
-#include "memory.h"
 
 namespace bough::cli {
 namespace {

@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "cli.h"
 #include "format.h"
 #include "inspect_attention.h"
 #include "log.h"
-#include "memory.h"
 
 namespace bough::cli {
 namespace {

@@ -7,10 +7,10 @@
 #include <system_error>
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "cli.h"
 #include "format.h"
 #include "log.h"
-#include "memory.h"
 
 namespace bough::cli {
 namespace {

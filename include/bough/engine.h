@@ -32,6 +32,9 @@ struct EngineOptions {
   // Sessions share the pages of texts that begin alike (docs/kv.md). So many bytes of pages that no session holds any more are kept for
   // sessions to come, the last used ones; 0: no session takes another's pages.
   int64_t prefix_bytes = int64_t{1} << 30;
+  // Bytes of memory for KV pages; 0: half of what is free when the engine opens. Beyond it, pages of texts that are kept (Session::keep)
+  // are used where they lie in the file; the bits are the same. Pages that no file holds stay in memory all the same.
+  int64_t kv_memory = 0;
 };
 
 struct Progress {
@@ -105,7 +108,8 @@ class Engine {
   Result<std::unique_ptr<Session>> restore_session(const std::string& path, const RestoreOptions& options = {});
   // For measurements: shows every layer of every step to `observer`, until observe({}). LayerView is in src/attention/observer.h.
   void observe(std::function<void(const LayerView&)> observer);
-  int64_t cache_bytes() const;  // KV pages now held by sessions or kept for those to come; shared ones count once
+  int64_t cache_bytes() const;   // KV pages now held by sessions or kept for those to come; shared ones count once
+  int64_t cache_memory() const;  // of them, those in memory; the others are used where they lie in session files
 
  private:
   friend class Session;
@@ -146,7 +150,9 @@ class Session {
   // there is added to: it must hold the beginning of this session. `label` is shown by lists of sessions. Errors: those of
   // restore_session; invalid_argument (the file holds another text); io_error (another process writes to it).
   Status keep(const std::string& path, const std::string& label);
-  // Why keeping has ended before its time (a full disk, say); ok otherwise. Reading goes on without it, and what was kept stays.
+  // Whether what becomes savable is written to a file.
+  bool is_keeping() const;
+  // Why keeping has ended before its time (a full disk, say); ok otherwise. Reading goes on in memory, and what was kept stays.
   const Status& keeping() const;
 
   // Logits kept by the last append or decode, [rows, vocab], the last row last; empty if none.

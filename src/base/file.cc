@@ -32,7 +32,9 @@ class MachineFile final : public File {
  public:
   MachineFile(const std::string& path, int flags) : path_(path), fd_(uninterrupted([&] { return ::open(path.c_str(), flags, 0600); })) {}
   ~MachineFile() override {
-    if (fd_ >= 0) close(fd_);
+    if (fd_ < 0) return;
+    if (locked_) flock(fd_, LOCK_UN);  // views of the file would hold it on
+    close(fd_);
   }
   MachineFile(const MachineFile&) = delete;
   MachineFile& operator=(const MachineFile&) = delete;
@@ -50,16 +52,20 @@ class MachineFile final : public File {
     return {};
   }
 
-  Result<std::shared_ptr<std::byte>> map(uint64_t bytes) const override {
+  Result<std::shared_ptr<std::byte>> map(uint64_t offset, uint64_t bytes) const override {
     BOUGH_ASSIGN_OR_RETURN(const uint64_t there, size());
-    if (there < bytes) return Status(Code::corrupt, "'" + path_ + "' is truncated: it ends at byte " + std::to_string(there));
+    if (there < bytes || there - bytes < offset)
+      return Status(Code::corrupt, "'" + path_ + "' is truncated: it ends at byte " + std::to_string(there));
     if (bytes == 0) return std::shared_ptr<std::byte>();
-    void* view = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_, 0);
+    const uint64_t before = offset % static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    const uint64_t mapped = before + bytes;
+    void* view = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_, static_cast<off_t>(offset - before));
     if (view == MAP_FAILED) {
       Status error = failure(path_, "mapped", errno);
       return errno == ENOMEM ? Status(Code::out_of_memory, error.message()) : error;
     }
-    return std::shared_ptr<std::byte>(static_cast<std::byte*>(view), [bytes](std::byte* p) { munmap(p, bytes); });
+    return std::shared_ptr<std::byte>(static_cast<std::byte*>(view) + before,
+                                      [before, mapped](std::byte* p) { munmap(p - before, mapped); });
   }
 
   Status write(uint64_t offset, std::span<const std::byte> bytes) override {
@@ -90,7 +96,10 @@ class MachineFile final : public File {
   }
 
   Result<bool> try_lock() override {
-    if (uninterrupted([&] { return flock(fd_, LOCK_EX | LOCK_NB); }) == 0) return true;
+    if (uninterrupted([&] { return flock(fd_, LOCK_EX | LOCK_NB); }) == 0) {
+      locked_ = true;
+      return true;
+    }
     if (errno == EWOULDBLOCK) return false;
     return failure(path_, "locked", errno);
   }
@@ -114,6 +123,7 @@ class MachineFile final : public File {
  private:
   std::string path_;
   int fd_;
+  bool locked_ = false;
 };
 
 // So that a new name survives a power failure.

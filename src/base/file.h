@@ -19,10 +19,11 @@ class File {
 
   // Fills `out` from `offset` on. Errors: corrupt when the file ends before, io_error.
   virtual Status read(uint64_t offset, std::span<std::byte> out) const = 0;
-  // The first `bytes` bytes in memory, read from the file when they are needed and, where memory is short, again; 64-byte aligned. Changes
-  // there do not reach the file. The file may be removed, renamed and added to while the view lives, but not cut within it: the system
-  // ends a process that touches what is gone. Errors: corrupt when the file ends before, io_error, out_of_memory.
-  virtual Result<std::shared_ptr<std::byte>> map(uint64_t bytes) const = 0;
+  // `bytes` bytes from `offset` on in memory, read from the file when they are needed and, where memory is short, again; aligned as the
+  // offset is, up to a page of the system. Changes there do not reach the file. The file may be removed, renamed and added to while the
+  // view lives, but not cut within it: the system ends a process that touches what is gone. Errors: corrupt when the file ends before,
+  // io_error, out_of_memory.
+  virtual Result<std::shared_ptr<std::byte>> map(uint64_t offset, uint64_t bytes) const = 0;
   // Writes all of `bytes` at `offset`. Errors: io_error; then some of the bytes may be there.
   virtual Status write(uint64_t offset, std::span<const std::byte> bytes) = 0;
   virtual Status truncate(uint64_t bytes) = 0;

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/memory.h"
 #include "engine/impl.h"
 #include "text/offsets.h"
 
@@ -29,6 +30,14 @@ Result<int> thread_count(int wanted) {
                   "threads is " + std::to_string(wanted) + ", it must be between 0 (all) and " + std::to_string(kMaxThreads));
   }
   return wanted == 0 ? std::max(1, omp_get_num_procs()) : wanted;
+}
+
+// Bytes for pages: what was asked for, or half of what is free. The other half is for all else, files' pages among it.
+Result<int64_t> page_memory(int64_t wanted) {
+  if (wanted < 0) return Status(Code::invalid_argument, "kv_memory is " + std::to_string(wanted) + ", it must not be negative");
+  if (wanted > 0) return wanted;
+  const int64_t free = available_memory();
+  return free > 0 ? free / 2 : INT64_MAX;
 }
 
 bool is_explicit(std::string_view plan) {
@@ -62,6 +71,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     BOUGH_RETURN_IF_ERROR(check_finite(impl->weights));
     impl->info = describe(*impl->file, impl->config, impl->weights);
     impl->kv = options.kv;
+    BOUGH_ASSIGN_OR_RETURN(impl->kv_memory, page_memory(options.kv_memory));
     if (options.files != nullptr) impl->files = options.files;
     BOUGH_ASSIGN_OR_RETURN(AttentionSetup setup, make_setup(options, impl->config, &impl->plan_note));
     BOUGH_ASSIGN_OR_RETURN(impl->tokenizer, Tokenizer::open(options.model));
@@ -83,6 +93,7 @@ DType Engine::kv_type() const { return impl_->kv; }
 int Engine::threads() const { return impl_->threads; }
 std::string Engine::cpu_body() const { return std::string(impl_->forward->setup().bodies->name); }
 int64_t Engine::cache_bytes() const { return impl_->pool->bytes_in_use(); }
+int64_t Engine::cache_memory() const { return impl_->pool->pages_in_memory() * static_cast<int64_t>(impl_->pool->shape().page_bytes()); }
 bool Engine::is_end_of_text(TokenId token) const { return impl_->tokenizer->is_eog(token); }
 
 Result<std::vector<TokenId>> Engine::tokenize(std::string_view text, bool add_bos, bool special) const {

@@ -9,8 +9,6 @@
 namespace bough {
 namespace {
 
-constexpr int64_t kSliceTokens = 2048;  // of one step: large enough to keep every thread busy, small enough to report and to stop
-
 constexpr int64_t kWatchedRows = 64;  // of an append whose sources are wanted
 constexpr int kMaxSources = 1000;
 

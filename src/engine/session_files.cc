@@ -74,7 +74,7 @@ Result<std::unique_ptr<Session>> Engine::Impl::restore(const SessionReader& read
   omp_set_num_threads(threads);
   std::unique_ptr<Session> session(new Session(std::make_unique<Session::Impl>(this)));
   Session::Impl& impl = *session->impl_;
-  Result<MappedPages> mapped = reader.map_pages(static_cast<size_t>(held / kPageTokens));
+  Result<MappedPages> mapped = reader.map_pages(0, static_cast<size_t>(held / kPageTokens));
   Status read = mapped.status();
   size_t whole = 0;
   if (read.ok()) {
@@ -109,6 +109,7 @@ Result<std::unique_ptr<Session>> Engine::restore_session(const std::string& path
 }
 
 int64_t Session::savable() const { return impl_->savable; }
+bool Session::is_keeping() const { return impl_->writer.has_value(); }
 const Status& Session::keeping() const { return impl_->keeping; }
 
 Status Session::save(const std::string& path) const try {
@@ -147,6 +148,7 @@ Status Session::keep(const std::string& path, const std::string& label) try {
 }
 
 void Session::Impl::keep_pages() {
+  engine->fit_pages();  // before anything is written: the device has had a step's time to take what was written last
   if (!writer) return;
   const size_t from = writer->pages();
   const auto to = static_cast<size_t>(savable / kPageTokens);

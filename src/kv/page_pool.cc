@@ -57,7 +57,7 @@ Status PagePool::grow() {
   if (before < kArenaBytes) munmap(base + bytes, kArenaBytes - before);
   madvise(base, bytes, MADV_HUGEPAGE);  // scans read keys far apart; a refusal costs speed only
   std::unique_ptr<std::byte, Unmap> arena(base, Unmap{bytes});
-  free_.reserve(free_.size() + pages);
+  free_.reserve((arenas_.size() + 1) * pages);  // giving back takes no memory
   arenas_.push_back(std::move(arena));
   for (size_t i = pages; i-- > 0;) free_.push_back(base + header_bytes() + colour + i * stride());
   return {};
@@ -79,6 +79,7 @@ void PagePool::adopt(std::shared_ptr<std::byte> view, std::vector<std::byte*> pa
   std::byte* first = pages.front();
   views_.emplace(first, View{std::move(view), std::move(pages), std::move(counts), size});
   in_use_ += static_cast<int64_t>(size);
+  in_views_ += static_cast<int64_t>(size);
 }
 
 void PagePool::share(std::byte* page) {
@@ -107,9 +108,10 @@ void PagePool::free(std::byte* page) {
   const auto view = view_of(page);
   if (view == views_.end()) {
     free_.push_back(page);
-  } else if (--view->second.used == 0) {
-    views_.erase(view);
+    return;
   }
+  --in_views_;
+  if (--view->second.used == 0) views_.erase(view);
 }
 
 Status PageList::extend(int64_t length) {

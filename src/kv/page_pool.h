@@ -41,6 +41,9 @@ class PagePool {
 
   // Pages that anybody refers to, each counted once.
   int64_t pages_in_use() const { return in_use_; }
+  // Of these, the ones that do not lie in views.
+  int64_t pages_in_memory() const { return in_use_ - in_views_; }
+  bool in_memory(std::byte* page) { return view_of(page) == views_.end(); }
   int64_t bytes_in_use() const { return in_use_ * static_cast<int64_t>(shape_.page_bytes()); }
 
  private:
@@ -76,6 +79,7 @@ class PagePool {
   std::map<std::byte*, View> views_;  // by their first page
   std::vector<std::byte*> free_;
   int64_t in_use_ = 0;
+  int64_t in_views_ = 0;
   int64_t only_kept_ = 0;
 };
 

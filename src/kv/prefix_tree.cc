@@ -49,6 +49,19 @@ void PrefixTree::insert(std::span<const TokenId> text, PageList& pages) {
   }
 }
 
+void PrefixTree::replace(std::span<const TokenId> text, size_t first, std::span<std::byte* const> pages) {
+  uint64_t parent = 0;
+  for (size_t page = 0; page < first + pages.size(); ++page) {
+    const auto node = nodes_.find(key_of(parent, text, page));
+    if (node == nodes_.end()) return;
+    parent = node->second.id;
+    if (page < first || node->second.page == pages[page - first]) continue;
+    pool_->keep(pages[page - first]);
+    pool_->drop(node->second.page);
+    node->second.page = pages[page - first];
+  }
+}
+
 void PrefixTree::erase(Nodes::iterator node) {
   pool_->drop(node->second.page);
   if (node->second.parent != nodes_.end()) --node->second.parent->second.children;

@@ -34,6 +34,9 @@ class PrefixTree {
   // until then stays.
   void insert(std::span<const TokenId> text, PageList& pages);
 
+  // From page `first` of `text` on, as far as its pages are known, knows it by `pages`. REQUIRES: they hold what the known ones hold.
+  void replace(std::span<const TokenId> text, size_t first, std::span<std::byte* const> pages);
+
   // Gives back pages that no sequence holds, beyond the budget or all of them.
   void trim() { trim_to(budget_); }
   void drop_unused() { trim_to(0); }

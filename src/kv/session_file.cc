@@ -31,6 +31,26 @@ Result<std::unique_ptr<File>> open_locked(FileSystem& files, const std::string& 
   return Status(Code::io_error, "'" + path + "' is being written by another process");
 }
 
+Result<MappedPages> map_pages(const File& file, const SessionIndex& index, size_t first, size_t count) {
+  MappedPages mapped;
+  if (count == 0) return mapped;
+  mapped.pages.reserve(count);
+  const std::span<const SessionPage> pages = std::span(index.pages).subspan(first, count);
+  const uint64_t from = pages.front().offset;
+  BOUGH_ASSIGN_OR_RETURN(mapped.view, file.map(from, pages.back().offset + page_stride(index.header.page_bytes) - from));
+  for (const SessionPage& page : pages) mapped.pages.push_back(mapped.view.get() + (page.offset - from));
+  return mapped;
+}
+
+// An empty file at `path` as open_locked gives it. What a killed process has left there is replaced, not cut: its pages may be in use.
+Result<std::unique_ptr<File>> open_empty(FileSystem& files, const std::string& path) {
+  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, path));
+  BOUGH_ASSIGN_OR_RETURN(const uint64_t size, file->size());
+  if (size == 0) return file;
+  BOUGH_RETURN_IF_ERROR(files.remove(path));
+  return open_locked(files, path);
+}
+
 }  // namespace
 
 Status check_session_header(const SessionHeader& own, const SessionHeader& file, const std::string& path) {
@@ -49,14 +69,7 @@ Result<SessionReader> SessionReader::open(FileSystem& files, const std::string& 
   return SessionReader(path, std::move(file), std::move(index));
 }
 
-Result<MappedPages> SessionReader::map_pages(size_t count) const {
-  MappedPages mapped;
-  if (count == 0) return mapped;
-  mapped.pages.reserve(count);
-  BOUGH_ASSIGN_OR_RETURN(mapped.view, file_->map(index_.pages[count - 1].offset + page_stride(index_.header.page_bytes)));
-  for (const SessionPage& page : std::span(index_.pages).first(count)) mapped.pages.push_back(mapped.view.get() + page.offset);
-  return mapped;
-}
+Result<MappedPages> SessionReader::map_pages(size_t first, size_t count) const { return bough::map_pages(*file_, index_, first, count); }
 
 Status SessionReader::check_page(size_t page, const std::byte* bytes) const {
   const std::span<const std::byte> all(bytes, static_cast<size_t>(index_.header.page_bytes));
@@ -163,14 +176,19 @@ Status SessionWriter::add_chunk(std::span<const TokenId> tokens, std::span<std::
   return {Code::out_of_memory, "no memory to write to '" + path_ + "'"};
 }
 
+Result<MappedPages> SessionWriter::map_pages(size_t first, size_t count) const {
+  BOUGH_RETURN_IF_ERROR(file_->sync());
+  return bough::map_pages(*file_, index_, first, count);
+}
+
 Status SessionWriter::write_whole(FileSystem& files, const std::string& path, const SessionHeader& header, std::span<const TokenId> tokens,
                                   std::span<std::byte* const> pages) {
   const std::string part = path + ".part";
   SessionWriter writer(part);
-  BOUGH_ASSIGN_OR_RETURN(writer.file_, open_locked(files, part));
+  BOUGH_ASSIGN_OR_RETURN(writer.file_, open_empty(files, part));
   const auto write = [&]() -> Status {
     try {
-      BOUGH_RETURN_IF_ERROR(writer.start(header));  // in place of what a process that was killed has left
+      BOUGH_RETURN_IF_ERROR(writer.start(header));
       BOUGH_RETURN_IF_ERROR(writer.add(tokens, pages));
       BOUGH_RETURN_IF_ERROR(writer.sync());
       return files.rename(part, path);

@@ -1,7 +1,8 @@
 // Session files: the KV pages of a text that was read, for another process to go on from. docs/sessions.md describes the format.
 //
 // A file only grows, chunk by chunk; a chunk counts once its mark is written, which happens after its pages. So a process that is
-// killed at any point loses at most one unfinished chunk, and readers need no lock. One open file writes at a time.
+// killed at any point loses at most one unfinished chunk, and readers need no lock. One open file writes at a time. Nothing ever cuts a
+// whole chunk, so that pages may be used where they lie, by writers too.
 #pragma once
 
 #include <array>
@@ -66,10 +67,10 @@ class SessionReader {
   const SessionHeader& header() const { return index_.header; }
   std::span<const TokenId> tokens() const { return index_.tokens; }
   const Status& damage() const { return index_.damage; }
-  // The first `count` pages, used where they lie in the file: File::map says for how long and what must not happen to the file. REQUIRES:
-  // no more than there are. Errors: those of File::map.
-  Result<MappedPages> map_pages(size_t count) const;
-  // Reads pages that map_pages gave, from the first on, and checks that they are what was written, with OpenMP's threads. `whole`, unless
+  // `count` pages from `first` on, used where they lie in the file: File::map says for how long and what must not happen to the file.
+  // REQUIRES: first + count <= pages of the index. Errors: those of File::map.
+  Result<MappedPages> map_pages(size_t first, size_t count) const;
+  // Reads the first pages, which map_pages gave, and checks that they are what was written, with OpenMP's threads. `whole`, unless
   // null, gets the number of pages before the first one that fails. Errors: io_error; corrupt, naming the first page that is another.
   Status check_pages(std::span<std::byte* const> pages, size_t* whole = nullptr) const;
   Status touch() { return file_->touch(); }
@@ -102,6 +103,8 @@ class SessionWriter {
   // Adds pages and their tokens. On error the whole chunks that were written before it stay, and nothing else.
   // REQUIRES: tokens.size() == 64 * pages.size(). Errors: io_error.
   Status add(std::span<const TokenId> tokens, std::span<std::byte* const> pages);
+  // As SessionReader's, with one error more: io_error when the device did not take what was written. Only then may copies in memory go.
+  Result<MappedPages> map_pages(size_t first, size_t count) const;
   Status sync() { return file_->sync(); }
   Status touch() { return file_->touch(); }
 

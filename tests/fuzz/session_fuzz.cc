@@ -23,11 +23,11 @@ class BytesFile final : public File {
     if (!out.empty()) std::memcpy(out.data(), bytes_.data() + offset, out.size());
     return {};
   }
-  Result<std::shared_ptr<std::byte>> map(uint64_t bytes) const override {
-    if (bytes > bytes_.size()) return Status(Code::corrupt, "the file ends before");
+  Result<std::shared_ptr<std::byte>> map(uint64_t offset, uint64_t bytes) const override {
+    if (bytes > bytes_.size() || offset > bytes_.size() - bytes) return Status(Code::corrupt, "the file ends before");
     std::shared_ptr<std::byte> view(new (std::align_val_t(64)) std::byte[bytes],
                                     [](std::byte* p) { operator delete[](p, std::align_val_t(64)); });
-    std::memcpy(view.get(), bytes_.data(), bytes);
+    std::memcpy(view.get(), bytes_.data() + offset, bytes);
     return view;
   }
   Status write(uint64_t, std::span<const std::byte>) override { return refused(); }
@@ -97,7 +97,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t pages = reader->tokens().size() / kPageTokens;
   const auto page_bytes = static_cast<size_t>(reader->header().page_bytes);
   fuzz::require(pages == 0 || page_bytes <= size, "pages lie in the file");
-  const Result<MappedPages> mapped = reader->map_pages(std::min<size_t>(pages, 4));
+  const Result<MappedPages> mapped = reader->map_pages(0, std::min<size_t>(pages, 4));
   fuzz::require(mapped.ok(), "pages of a whole index can be mapped");
   size_t whole = 0;
   const Status read = reader->check_pages(mapped->pages, &whole);

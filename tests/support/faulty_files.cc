@@ -16,9 +16,9 @@ class FaultyFile final : public File {
     BOUGH_RETURN_IF_ERROR(fault);
     return file_->read(offset, out);
   }
-  Result<std::shared_ptr<std::byte>> map(uint64_t bytes) const override {
+  Result<std::shared_ptr<std::byte>> map(uint64_t offset, uint64_t bytes) const override {
     BOUGH_RETURN_IF_ERROR(owner_->next(false));
-    return file_->map(bytes);
+    return file_->map(offset, bytes);
   }
   Status write(uint64_t offset, std::span<const std::byte> bytes) override {
     const Status fault = owner_->next(true);

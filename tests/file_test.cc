@@ -40,6 +40,26 @@ TEST_F(FileViews, HoldWhatTheFileHolds) {
   EXPECT_EQ(std::memcmp(view->get(), bytes_.data(), 70'000), 0);
 }
 
+TEST_F(FileViews, BeginAnywhere) {
+  for (const uint64_t offset : {64u, 4096u, 5056u, 99'999u}) {
+    const auto view = file_->map(offset, bytes_.size() - offset);
+    ASSERT_TRUE(view.ok());
+    EXPECT_EQ(std::memcmp(view->get(), bytes_.data() + offset, bytes_.size() - offset), 0);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(view->get()) % 4096, offset % 4096);
+    EXPECT_EQ(file_->map(offset, bytes_.size() - offset + 1).status().code(), Code::corrupt);
+  }
+}
+
+TEST_F(FileViews, DoNotHoldTheLock) {
+  ASSERT_TRUE(*file_->try_lock());
+  const auto view = file_->map(0, 1000);
+  const auto other = machine_files().open(path_, OpenMode::update);
+  ASSERT_TRUE(view.ok() && other.ok());
+  EXPECT_FALSE(*(*other)->try_lock());
+  file_.reset();
+  EXPECT_TRUE(*(*other)->try_lock());
+}
+
 TEST_F(FileViews, ChangesStayInTheView) {
   const auto view = file_->map(0, bytes_.size());
   ASSERT_TRUE(view.ok());

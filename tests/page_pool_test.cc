@@ -71,6 +71,9 @@ TEST(PagePool, PagesInViews) {
   }
   EXPECT_EQ(list.length(), 7 * 64);
   EXPECT_EQ(pool.pages_in_use(), 7);
+  EXPECT_EQ(pool.pages_in_memory(), 1);
+  EXPECT_TRUE(pool.in_memory(list.pages()[0]));
+  EXPECT_FALSE(pool.in_memory(list.pages()[6]));
   other.share_prefix(list, 100);
   EXPECT_EQ(pool.references(list.pages()[0]), 2);
   EXPECT_EQ(pool.references(list.pages()[1]), 2);
@@ -83,6 +86,7 @@ TEST(PagePool, PagesInViews) {
   EXPECT_FALSE(views[0].expired());
   EXPECT_TRUE(views[1].expired());
   EXPECT_EQ(pool.pages_in_use(), 3);
+  EXPECT_EQ(pool.pages_in_memory(), 2) << "the first page and the copy";
   list.truncate(64);
   EXPECT_TRUE(views[0].expired());
 }

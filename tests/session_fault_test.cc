@@ -31,9 +31,7 @@ using testing::HasSubstr;
 class SessionFault : public testing::Test {
  protected:
   SessionFault() : file_(test::peaked_model()), clean_(file_.engine(test::kSmallPlan)), text_(tiny_text(200)), old_(tiny_text(130, 77)) {
-    Result<std::unique_ptr<Engine>> engine = Engine::open({file_.path(), test::kSmallPlan, DType::f32, 1, &files_, 0});
-    EXPECT_TRUE(engine.ok()) << engine.status().message();
-    if (engine.ok()) engine_ = std::move(*engine);
+    engine_ = engine_of(0);
     const auto session = session_of(*clean_);
     EXPECT_TRUE(session->append(text_).ok());
     EXPECT_TRUE(session->append(old_, {.will_sample = true}).ok());
@@ -41,6 +39,12 @@ class SessionFault : public testing::Test {
   }
   void SetUp() override { ASSERT_TRUE(clean_ != nullptr && engine_ != nullptr); }
 
+  // One whose files are files_.
+  std::unique_ptr<Engine> engine_of(int64_t kv_memory) {
+    Result<std::unique_ptr<Engine>> engine = Engine::open({file_.path(), test::kSmallPlan, DType::f32, 1, &files_, 0, kv_memory});
+    EXPECT_TRUE(engine.ok()) << engine.status().message();
+    return engine.ok() ? std::move(*engine) : nullptr;
+  }
   // Reading ended as it would have without files.
   void expect_right(Session& session) {
     ASSERT_TRUE(session.append(std::span(text_).subspan(static_cast<size_t>(session.length()))).ok());
@@ -156,6 +160,36 @@ TEST_F(SessionFault, KeepingNeverHarmsReading) {
   EXPECT_GT(kept_all, 0);
 }
 
+// The same where nothing shall stay in memory that the file holds. What was moved there is right whatever fails later.
+TEST_F(SessionFault, MovingToTheFileNeverHarmsReading) {
+  const std::string path = folder_ / "s";
+  engine_ = engine_of(1);
+  int64_t moved_nothing = 0, moved_some = 0, moved_all = 0;
+  with_faults([&] {
+    std::filesystem::remove(path);
+    {
+      const auto session = session_of(*engine_);
+      const Status kept = session->keep(path, "label");
+      for (size_t at = 0; at < 192; at += 64) ASSERT_TRUE(session->append(std::span(text_).subspan(at, 64)).ok());
+      const int64_t in_memory = engine_->cache_memory() * 3 / engine_->cache_bytes();  // of the three pages
+      (in_memory == 3 ? moved_nothing : in_memory == 2 ? moved_some : moved_all) += 1;
+      ASSERT_EQ(session->is_keeping(), kept.ok() && session->keeping().ok());
+      if (!session->keeping().ok()) {
+        ASSERT_THAT(session->keeping().message(), HasSubstr("fails on purpose"));
+      }
+      expect_right(*session);
+    }
+    ASSERT_GE(holds(path, text_), -1);
+    const auto again = session_of(*clean_);
+    ASSERT_TRUE(again->append(text_).ok());
+    ASSERT_TRUE(again->keep(path, "label").ok()) << "what a fault has left can be gone on with";
+    ASSERT_EQ(holds(path, text_), 192);
+  });
+  EXPECT_GT(moved_nothing, 0);
+  EXPECT_GT(moved_some, 0);
+  EXPECT_GT(moved_all, 0);
+}
+
 TEST_F(SessionFault, AStoreInTroubleIsNoError) {
   const std::string folder = folder_ / "sessions";
   const SessionStore faulty({.folder = folder, .files = &files_}), store({.folder = folder});
@@ -189,7 +223,8 @@ TEST_F(SessionFault, ADeviceThatTakesNoMore) {
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   const rlimit small{80'000, before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  const auto session = session_of(*clean_);
+  const auto tight = engine_of(1);  // uses the first page where it lies in the file
+  const auto session = session_of(*tight);
   const Status keeping = session->keep(path, "");
   const Status first = session->append(std::span(text_).first(64)), second = session->append(std::span(text_).subspan(64));
   const Status saved = session->save(folder_ / "other");
@@ -200,6 +235,8 @@ TEST_F(SessionFault, ADeviceThatTakesNoMore) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "other"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "other.part"));
   EXPECT_EQ(holds(path, text_), 64);
+  EXPECT_FALSE(session->is_keeping());
+  EXPECT_LT(tight->cache_memory(), tight->cache_bytes());
   expect_right(*session);
 }
 

@@ -115,6 +115,28 @@ TEST(PrefixTree, OneCopyOfEachPageStays) {
   EXPECT_EQ(b.length(), 192);
 }
 
+TEST(PrefixTree, KnowsATextByOtherPages) {
+  PagePool pool(kShape);
+  PrefixTree tree(&pool, 100 * kPageBytes);
+  PageList a(&pool), b(&pool);
+  const std::vector<TokenId> text = text_of(1, 256);
+  grow(a, 256, 1000);
+  grow(b, 256, 1000);
+  tree.insert(std::span(text).first(192), a);
+  const std::vector<std::byte*> old = a.pages(), fresh = b.pages();
+  tree.replace(text, 1, std::span(fresh).subspan(1));
+  EXPECT_EQ(tree.find(text, 0), (std::vector<std::byte*>{old[0], fresh[1], fresh[2]})) << "what it does not know it does not take";
+  EXPECT_TRUE(tree.check_integrity().ok());
+  a.truncate(0);
+  EXPECT_EQ(pool.references(fresh[1]), 2);
+  EXPECT_EQ(pool.pages_in_use(), 5);
+  tree.replace(text, 0, std::span(fresh).first(1));
+  EXPECT_EQ(pool.pages_in_use(), 4) << "nobody holds the page of `a` any more";
+  b.truncate(0);
+  EXPECT_EQ(tree.unused_bytes(), 3 * kPageBytes);
+  EXPECT_TRUE(tree.check_integrity().ok());
+}
+
 TEST(PrefixTree, GivesBackWhatWasNotUsedForLongestAndEndsFirst) {
   PagePool pool(kShape);
   PrefixTree tree(&pool, 5 * kPageBytes);

@@ -115,6 +115,33 @@ TEST_F(CliSessions, TheBudgetEvictsTheOldest) {
   EXPECT_EQ(sessions().size(), 1u);
 }
 
+// The text in two halves: what the first has read is used from the file once the second is read.
+TEST_F(CliSessions, LittleMemoryForTheCache) {
+  std::string text;
+  for (int i = 0; i < 700; ++i) text += "Line " + std::to_string(i) + " of the text. ";
+  write(text);
+  const json without = summary(ask({"--no-session", "--kv-memory", "0.001"})), little = summary(ask({"--kv-memory", "0.001"}));
+  EXPECT_GT(little.at("tokens_read"), 4096);
+  EXPECT_EQ(little.at("answer"), without.at("answer"));
+  EXPECT_EQ(without.at("cache_memory_bytes"), without.at("cache_bytes"));
+  EXPECT_EQ(little.at("cache_bytes"), without.at("cache_bytes"));
+  EXPECT_LT(little.at("cache_memory_bytes"), little.at("cache_bytes"));
+  const Ran again = bough({"ask", text_, "Why?", "-n", "5"});
+  EXPECT_THAT(again.err, HasSubstr("KV cache used from the file"));
+  EXPECT_THAT(bough({"ask", text_, "Why?", "--kv-memory", "-1"}, {}, 2).err, HasSubstr("-1 is outside 0.001 to"));
+}
+
+TEST_F(CliSessions, ADiskThatFillsUp) {
+  const Ran ran = run_program(
+      {"/bin/bash", "-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" ask -m \"$1\" \"$2\" Why? -n 5 --json", BOUGH_CLI, model_, text_});
+  ASSERT_EQ(ran.exit_code, 0) << ran.err;
+  const size_t said = ran.err.find("bough: what is read is no longer kept: ");
+  ASSERT_NE(said, std::string::npos) << ran.err;
+  EXPECT_EQ(ran.err.find("no longer kept", said + 40), std::string::npos) << "said once";
+  EXPECT_THAT(ran.err, HasSubstr("cannot be written: File too large"));
+  EXPECT_EQ(summary(ran).at("answer"), summary(ask({"--no-session"})).at("answer"));
+}
+
 TEST_F(CliSessions, DamagedFilesAreReadAnew) {
   const Ran first = ask();
   const std::string path = folder_ / "sessions/" + sessions().at(0).at("id").get<std::string>() + ".session";

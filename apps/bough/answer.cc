@@ -54,18 +54,28 @@ void print_json_summary(const Conversation& conversation, const Generation& answ
                   {"answer_tokens", answered},
                   {"answer_seconds", answer.seconds},
                   {"answer_tokens_per_second", rate(answered, answer.seconds)},
-                  {"peak_memory_bytes", peak_memory()}};
+                  {"peak_memory_bytes", peak_memory()},
+                  {"cache_bytes", conversation.engine->cache_bytes()},
+                  {"cache_memory_bytes", conversation.engine->cache_memory()}};
   if (!answer.logprobs.empty()) summary["logprobs"] = logprobs_json(answer.logprobs);
   print_line(summary.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
+// Empty where the whole KV cache lies in memory.
+std::string file_share(const Engine& engine) {
+  const int64_t all = engine.cache_bytes(), in_files = all - engine.cache_memory();
+  if (in_files == 0) return {};
+  return "; " + byte_text(static_cast<double>(in_files)) + " of " + byte_text(static_cast<double>(all)) + " KV cache used from the file";
+}
+
 void print_summary(const Conversation& conversation, const Generation& answer) {
   const auto answered = static_cast<int64_t>(answer.tokens.size());
-  std::fprintf(stderr, "read %s tokens in %s (%s tokens/s); answered %s tokens in %s (%s tokens/s)%s; peak memory %s\n",
+  std::fprintf(stderr, "read %s tokens in %s (%s tokens/s); answered %s tokens in %s (%s tokens/s)%s; peak memory %s%s\n",
                grouped(conversation.read_tokens).c_str(), duration_text(conversation.read_seconds).c_str(),
                rate_text(rate(conversation.read_tokens, conversation.read_seconds)).c_str(), grouped(answered).c_str(),
                duration_text(answer.seconds).c_str(), rate_text(rate(answered, answer.seconds)).c_str(),
-               answer.finish == Finish::cancelled ? ", interrupted" : "", byte_text(static_cast<double>(peak_memory())).c_str());
+               answer.finish == Finish::cancelled ? ", interrupted" : "", byte_text(static_cast<double>(peak_memory())).c_str(),
+               file_share(*conversation.engine).c_str());
 }
 
 // A text whose passages cannot be found still has its answer: the reason goes to the log.
@@ -90,6 +100,16 @@ bool print_piece(std::string_view piece, bool json) {
   return std::fwrite(piece.data(), 1, piece.size(), stdout) == piece.size() && std::fflush(stdout) == 0;
 }
 
+// To be called with the tokens that are left to read.
+Status check_keeping(Conversation& conversation, ProgressReporter& reporter, int64_t left) {
+  const Status& keeping = conversation.session->keeping();
+  if (keeping.ok() || conversation.told_of_keeping) return {};
+  conversation.told_of_keeping = true;
+  reporter.clear();
+  std::fprintf(stderr, "bough: what is read is no longer kept: %s\n", keeping.message().c_str());
+  return check_memory(conversation.engine->info(), conversation.engine->kv_type(), left);
+}
+
 }  // namespace
 
 Result<Conversation> open_conversation(const ModelOptions& model, const std::string& plan, bool json) {
@@ -106,9 +126,11 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
   AppendOptions append;
   append.will_sample = will_sample;
   append.sources = will_sample && conversation.sources.has_value();
+  Status fits;
   append.progress = [&](const Progress& p) {
+    fits = check_keeping(conversation, reporter, p.total - p.done);
     reporter.update(p.done, p.total, p.seconds);
-    return !interrupted();
+    return fits.ok() && !interrupted();
   };
   const int64_t before = conversation.session->length();
   const auto start = std::chrono::steady_clock::now();
@@ -117,6 +139,7 @@ Status read_tokens(Conversation& conversation, std::span<const TokenId> tokens, 
   const int64_t read = conversation.session->length() - before;
   conversation.read_tokens += read;
   conversation.read_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!fits.ok()) return fits;
   if (status.ok() ? !interrupted() : status.code() != Code::cancelled) return status;
   return Status(Code::cancelled, "interrupted after reading " + grouped(read) + " of " + grouped(static_cast<int64_t>(tokens.size())) +
                                      " tokens; there is no answer");

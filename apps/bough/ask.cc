@@ -54,13 +54,16 @@ Status read_prompt(Conversation& conversation, const AskOptions& options, const 
   const Engine& engine = *conversation.engine;
   BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt,
                          options.raw ? raw_prompt(engine, texts.all, question) : chat_prompt(engine, texts.all, question));
-  const auto tokens = static_cast<int64_t>(prompt.text.size() + prompt.question.size());
-  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), tokens + options.answer.generate.max_tokens));
+  const auto question_tokens = static_cast<int64_t>(prompt.question.size());
+  const int64_t tokens = static_cast<int64_t>(prompt.text.size()) + question_tokens;
+  BOUGH_RETURN_IF_ERROR(check_memory_of_kept(engine.info(), engine.kv_type(), tokens));
   if (!options.no_sources) {
     conversation.sources = ReadText{&texts, prompt.before, static_cast<int64_t>(prompt.text.size()) - prompt.before};
   }
   log_info("reading " + grouped(tokens) + " tokens");
   BOUGH_RETURN_IF_ERROR(find_session(conversation, options.sessions, prompt.text, texts.all));
+  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(),
+                                     unkept_tokens(conversation, prompt.text) + question_tokens + options.answer.generate.max_tokens));
   const auto held = static_cast<size_t>(conversation.reused_tokens);
   BOUGH_RETURN_IF_ERROR(read_tokens(conversation, std::span(prompt.text).subspan(held), false, "reading"));
   return read_tokens(conversation, prompt.question, true, "question");
@@ -115,6 +118,7 @@ void add_ask(CLI::App& app, Action& action) {
   add_plan_option(*command, options->plan);
   add_answer_options(*command, options->answer);
   add_session_options(*command, options->sessions);
+  add_memory_option(*command, options->model);
   command->add_flag("--raw", options->raw, "No chat template: the text, then the question, exactly as given, are continued");
   command->add_flag("--no-sources", options->no_sources, "Do not show the passages that the answer drew on");
   command->add_flag("--json", options->json, "Progress, text and summary as one JSON object a line on stdout");

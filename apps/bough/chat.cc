@@ -93,11 +93,12 @@ Status Chat::read_files() {
   const Result<std::vector<TokenId>> tokens = prompt_tokens();
   messages_.pop_back();
   BOUGH_RETURN_IF_ERROR(tokens.status());
-  const auto length = static_cast<int64_t>(text_end_);
-  BOUGH_RETURN_IF_ERROR(
-      check_memory(conversation_.engine->info(), conversation_.engine->kv_type(), length + options_.answer.generate.max_tokens));
   const std::span<const TokenId> prompt = std::span(*tokens).first(text_end_);
+  const Engine& engine = *conversation_.engine;
+  BOUGH_RETURN_IF_ERROR(check_memory_of_kept(engine.info(), engine.kv_type(), static_cast<int64_t>(prompt.size())));
   BOUGH_RETURN_IF_ERROR(find_session(conversation_, options_.sessions, prompt, texts.all));
+  BOUGH_RETURN_IF_ERROR(
+      check_memory(engine.info(), engine.kv_type(), unkept_tokens(conversation_, prompt) + options_.answer.generate.max_tokens));
   return read_tokens(conversation_, prompt.subspan(static_cast<size_t>(conversation_.session->length())), false, "reading");
 }
 
@@ -230,6 +231,7 @@ void add_chat(CLI::App& app, Action& action) {
   add_plan_option(*command, options->plan);
   add_answer_options(*command, options->answer);
   add_session_options(*command, options->sessions);
+  add_memory_option(*command, options->model);
   command->add_option("--system", options->system, "System message")->type_name("TEXT");
   command->add_option("--continue", options->history, "Go on with a conversation that /save has written")->type_name("FILE");
   command->footer(std::string("Example:\n"

@@ -47,6 +47,7 @@ struct ModelOptions {
   std::string model;  // empty: the embedded model
   std::string kv = "bf16";
   int threads = 0;
+  double kv_memory_gigabytes = 0;  // 0: the engine decides
   bool verbose = false;
 };
 
@@ -62,6 +63,7 @@ inline constexpr int64_t max_length = 16'777'216;  // tokens, of any prompt or d
 
 void add_model_option(CLI::App& command, ModelOptions& options);   // -m and -v
 void add_model_options(CLI::App& command, ModelOptions& options);  // and threads, KV type
+void add_memory_option(CLI::App& command, ModelOptions& options);
 void add_plan_option(CLI::App& command, std::string& plan);
 void add_answer_options(CLI::App& command, AnswerOptions& options);
 // What the engine is asked for, without on_text, and checked by it. Reads the files that are named. Errors: those of read_text and
@@ -91,5 +93,7 @@ Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& options, const s
 
 // Errors: out_of_memory when the KV cache of `tokens` tokens does not fit the memory that is free now (both numbers).
 Status check_memory(const ModelInfo& info, DType kv, int64_t tokens);
+// The same for what stays in memory of a text whose KV cache lies in a file: at most an eighth of its keys.
+Status check_memory_of_kept(const ModelInfo& info, DType kv, int64_t tokens);
 
 }  // namespace bough::cli

@@ -112,6 +112,14 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str();
 }
 
+void add_memory_option(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--kv-memory", options.kv_memory_gigabytes,
+                  "Memory for the KV cache, in GB; beyond it the files of texts that are kept are used. Without it half of what is free")
+      ->check(number_between(0.001, 1'000'000))
+      ->type_name("GB");
+}
+
 void add_plan_option(CLI::App& command, std::string& plan) {
   command
       .add_option("-p,--plan", plan,
@@ -155,9 +163,13 @@ Result<std::string> plan_label(const std::string& spec) {
 // Without shared pages: a command has one session, and what is measured must be computed.
 Result<std::unique_ptr<Engine>> open_engine(const ModelOptions& options, const std::string& plan) {
   BOUGH_ASSIGN_OR_RETURN(const std::string model, find_model(options));
-  BOUGH_ASSIGN_OR_RETURN(
-      std::unique_ptr<Engine> engine,
-      Engine::open({.model = model, .plan = plan, .kv = kv_type(options), .threads = options.threads, .prefix_bytes = 0}));
+  BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                         Engine::open({.model = model,
+                                       .plan = plan,
+                                       .kv = kv_type(options),
+                                       .threads = options.threads,
+                                       .prefix_bytes = 0,
+                                       .kv_memory = static_cast<int64_t>(options.kv_memory_gigabytes * 1e9)}));
   log_engine(*engine, model);
   return engine;
 }
@@ -169,6 +181,15 @@ Status check_memory(const ModelInfo& info, DType kv, int64_t tokens) {
   return Status(Code::out_of_memory, "a context of " + grouped(tokens) + " tokens takes " +
                                          byte_text(static_cast<double>(tokens) * static_cast<double>(per_token)) + " of KV cache in " +
                                          name_of(kv) + ", and " + byte_text(static_cast<double>(free)) + " of memory are free");
+}
+
+Status check_memory_of_kept(const ModelInfo& info, DType kv, int64_t tokens) {
+  const int64_t free = available_memory();
+  const int64_t per_token = info.kv_bytes_per_token(kv == DType::f32 ? DType::f32 : DType::bf16) / 16;
+  if (free <= 0 || per_token <= 0 || tokens <= free / per_token) return Status();
+  return Status(Code::out_of_memory, "searching a context of " + grouped(tokens) + " tokens takes up to " +
+                                         byte_text(static_cast<double>(tokens) * static_cast<double>(per_token)) +
+                                         " of memory beside its KV cache, and " + byte_text(static_cast<double>(free)) + " are free");
 }
 
 }  // namespace bough::cli

@@ -52,4 +52,8 @@ Status find_session(Conversation& conversation, const SessionOptions& options, s
   return {};
 }
 
+int64_t unkept_tokens(const Conversation& conversation, std::span<const TokenId> prompt) {
+  return conversation.session->is_keeping() ? 0 : static_cast<int64_t>(prompt.size()) - conversation.reused_tokens;
+}
+
 }  // namespace bough::cli

@@ -25,4 +25,7 @@ SessionStore session_store(const SessionOptions& options);
 // prompts are left alone. Errors: those of SessionStore::open_session.
 Status find_session(Conversation& conversation, const SessionOptions& options, std::span<const TokenId> prompt, const std::string& text);
 
+// Tokens of the prompt's text that no file holds or will hold.
+int64_t unkept_tokens(const Conversation& conversation, std::span<const TokenId> prompt);
+
 }  // namespace bough::cli

@@ -172,7 +172,7 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   KeySummary summary;
   const KeySummary* const summaries[] = {&summary};
   if (shape.summary) {
-    extend_summary(cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, kSinks, shape.chunks, summary);
+    extend_summary(cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, 0, kSinks, shape.chunks, summary);
     args.summaries = summaries;
   }
   const int rows = pooled_rows(queries.batch.blocks[0], shape.stride, Pool::mean);

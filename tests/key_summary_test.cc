@@ -55,13 +55,13 @@ TEST(KeySummary, HoldsTheKeysOfThePagesHoweverItGrew) {
       const int64_t most = (4096 - kSinks) / chunk;
       KeySummary summary;
       for (const int64_t chunks : {int64_t{0}, most / 3, most / 3, most - 1, most}) {
-        extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, kSinks, chunks, summary);
+        extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, 0, kSinks, chunks, summary);
         ASSERT_EQ(summary.chunks, chunks);
       }
       expect_keys_of_pages(c, summary, chunk);
       summary.truncate(kSinks + most / 2 * chunk);
       ASSERT_EQ(summary.chunks, most / 2);
-      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, kSinks, most, summary);
+      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, 0, kSinks, most, summary);
       expect_keys_of_pages(c, summary, chunk);
     }
   }
@@ -72,7 +72,7 @@ TEST(KeySummary, GoesBackWithTheSequence) {
   AttentionState state;
   state.layers.resize(1);
   LayerState& layer = state.layers[0];
-  extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, 64, kSinks, 20, layer.summary);
+  extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, 64, 0, kSinks, 20, layer.summary);
   state.restart(2000);
   EXPECT_EQ(layer.summary.chunks, 20);
   state.restart(kSinks + 5 * 64 + 63);  // the sixth chunk lacks its last token
@@ -98,12 +98,32 @@ TEST_P(SummaryScan, GivesTheBitsOfThePages) {
       const auto through_pages = scan(body, c, input, grid, rope);
       // One sequence with all of its chunks, one with some: the last tile of 32 is mixed.
       std::vector<KeySummary> summaries(2);
-      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, kSinks, grid.count[0], summaries[0]);
-      extend_summary(c.shape().kv(), c.pages(1), c.shape().layer, chunk, kSinks, grid.count[1] * 2 / 3, summaries[1]);
+      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, 0, kSinks, grid.count[0], summaries[0]);
+      extend_summary(c.shape().kv(), c.pages(1), c.shape().layer, chunk, 0, kSinks, grid.count[1] * 2 / 3, summaries[1]);
       const KeySummary* const pointers[] = {&summaries[0], &summaries[1]};
       EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, pointers), through_pages)) << chunk;
       const KeySummary* const one[] = {nullptr, &summaries[1]};
       EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, one), through_pages)) << chunk;
+    }
+  }
+}
+
+TEST_P(SummaryScan, HoldsTheMeansOfPieces) {
+  const AttentionBodies& body = test::body_named(GetParam().body);
+  for (const Scan kind : {Scan::relative, Scan::chunk_indexed, Scan::self_extend}) {
+    for (const auto& [chunk, piece] : {std::pair{64, 8}, {8, 8}, {16, 2}}) {
+      const AttentionCase c({.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = 32}, {{.length = 4290, .first_row = 4222, .tail = 3}},
+                            73);
+      const Input input = c.input();
+      const Grid grid =
+          test::candidates_of(input.batch, {.chunk = chunk, .sinks = kSinks, .most = 300, .scan = kind, .limit = 1024, .piece = piece});
+      const RopeTable rope = c.rope(4400);
+      KeySummary summary;
+      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, piece, kSinks, 10, summary);
+      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, piece, kSinks, grid.count[0] * 2 / 3, summary);
+      EXPECT_EQ(summary.nodes(), chunk / piece);
+      const KeySummary* const pointers[] = {&summary};
+      EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, pointers), scan(body, c, input, grid, rope))) << chunk;
     }
   }
 }

@@ -30,26 +30,27 @@ std::string changed(std::string_view from, std::string_view to) {
 }
 
 std::string three_k(const std::string& refresh) {
-  return R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":256,"query_block":64,"query_stride":4,"rounds":0},)"
-         R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0},)"
-         R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0}],)"
+  return R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":256,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
+         R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
+         R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0}],)"
          R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
          R"("lists":"layer","pool":"mean","refresh":)" +
          refresh + R"(,"tail":64,"dense_below":0,"layers":[]})";
 }
 
 const std::vector<std::pair<std::string, std::string>> kPresetJson = {
-    {"default", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0},)"
-                R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0},)"
-                R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0}],)"
-                R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
-                R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
+    {"default",
+     R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
+     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
+     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0}],)"
+     R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"3k", three_k("[16,8,4]")},
     {"3k-fast", three_k("[32,16,8]")},
     {"3k-flash", three_k("[96,24,8]")},
-    {"5k", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0},)"
-           R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0},)"
-           R"({"chunk":16,"keep":16384,"query_block":64,"query_stride":1,"rounds":0}],)"
+    {"5k", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
+           R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
+           R"({"chunk":16,"keep":16384,"query_block":64,"query_stride":1,"rounds":0,"piece":0}],)"
            R"("k":4096,"tree":null,"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
            R"("refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"hip", R"({"mode":"hip","sinks":64,"window":256,"stages":[],"k":0,"tree":{"k":512,"query_block":64,"query_stride":2,"key_block":2,)"
@@ -207,6 +208,10 @@ TEST(PlanRules, Stages) {
   EXPECT_THAT(plan_error(changed("\"query_stride\":4", "\"query_stride\":3")),
               HasSubstr("stages[0].query_stride is 3, must be a divisor of query_block 64"));
   EXPECT_THAT(plan_error(changed("\"rounds\":0", "\"rounds\":10")), HasSubstr("stages[0].rounds is 10, must be from 0 to 7"));
+  EXPECT_THAT(plan_error(changed("\"piece\":0", "\"piece\":24")),
+              HasSubstr("stages[0].piece is 24, must be 0 or a divisor of the chunk 64"));
+  EXPECT_THAT(plan_error(changed("\"rounds\":0,\"piece\":0", "\"rounds\":1,\"piece\":8")),
+              HasSubstr("stages[0].piece is 8, must be 0 where a stage has rounds"));
   EXPECT_THAT(plan_error(R"({"stages":[]})"), HasSubstr("the number of stages is 0, must be from 1 to 4"));
   EXPECT_THAT(plan_error(R"({"stages":[{"chunk":8},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{}]})"),
               HasSubstr("stages has 5 entries, must have at most 4"));

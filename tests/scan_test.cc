@@ -88,6 +88,20 @@ TEST_P(ScanTest, IsTheDefinitionForEveryNumberOfRounds) {
   }
 }
 
+TEST_P(ScanTest, IsTheDefinitionForEveryPiece) {
+  for (const Scan kind : {Scan::relative, Scan::chunk_indexed, Scan::infllm, Scan::dynamic_extend}) {
+    for (const auto& [chunk, piece] : {std::pair{1, 1}, {8, 1}, {8, 8}, {64, 8}, {32, 2}}) {
+      ScanSpec spec = {.chunk = chunk, .stride = 4, .scan = kind, .limit = 512, .piece = piece};
+      const std::string what = "chunk " + std::to_string(chunk) + ", piece " + std::to_string(piece);
+      // Blocks of one text share its candidates; the last rows stand alone.
+      expect_defined(shape(), {{.length = 900, .first_row = 700, .tail = 3}, {.length = 333, .first_row = 332, .decode = true}}, spec,
+                     what);
+      spec.grid = false;
+      expect_defined(shape(), ragged(), spec, what + ", listed");
+    }
+  }
+}
+
 TEST_P(ScanTest, IsTheDefinitionForEveryPooling) {
   for (const Pool pool : {Pool::mean, Pool::strided, Pool::all}) {
     for (const int stride : {1, 4, 16}) {

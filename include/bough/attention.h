@@ -49,9 +49,13 @@ struct StagePlan {
   int query_block = 64;  // query rows that share a list in prefill: 16, 32 or 64, the same in all stages, layers and trees
   int query_stride = 1;  // rows a pooling group; divides query_block
   int rounds = 0;        // rounds of a chunk's descent, two keys each; 0: all, log2(chunk) + 1, which is the most
+  int piece = 0;         // n > 0: no descent; a chunk is scored by the means of its runs of n keys, 1: by every key. Divides chunk
 
   // Never 0.
   int descent_rounds() const { return rounds > 0 ? rounds : static_cast<int>(std::bit_width(static_cast<unsigned>(chunk))); }
+
+  // Keys or means that one chunk is scored by.
+  int probes() const { return piece > 0 ? chunk / piece : 2 * descent_rounds(); }
 
   bool operator==(const StagePlan&) const = default;
 };
@@ -156,7 +160,7 @@ std::vector<std::string> preset_names();
 // `spec` is a preset's name, a JSON object (first character '{') or the path of a file that holds one. The result is validated.
 // Fields that are left out: as in the preset of the same mode (default, hip, streaming or dense; mode itself: stages), inside `first`
 // as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64,
-// query_stride 1 and rounds 0 unless given. An entry of `layers` has to name its layers.
+// query_stride 1, rounds and piece 0 unless given. An entry of `layers` has to name its layers.
 // The configuration format of InfiniteHiP's authors (mask_refresh_interval, dense_layers, ...) is read too, where it asks for nothing
 // that cannot be honoured.
 // A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors.

@@ -76,6 +76,7 @@ JsonText stages_text(const std::vector<StagePlan>& stages) {
     stage.field("query_block", stages[i].query_block);
     stage.field("query_stride", stages[i].query_stride);
     stage.field("rounds", stages[i].rounds);
+    stage.field("piece", stages[i].piece);
     list.raw(stage.str());
   }
   return list;

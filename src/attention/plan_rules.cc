@@ -155,6 +155,15 @@ Status check_query_block(const std::string& prefix, int block, int stride, int c
   return {};
 }
 
+Status check_piece(const std::string& prefix, size_t i, const StagePlan& stage) {
+  const std::string field = prefix + at("stages", i, "piece");
+  if (stage.piece < 0 || (stage.piece > 0 && stage.chunk % stage.piece != 0)) {
+    return violated(field, stage.piece, "0 or a divisor of the chunk " + std::to_string(stage.chunk));
+  }
+  if (stage.piece > 0 && stage.rounds > 0) return violated(field, stage.piece, "0 where a stage has rounds");
+  return {};
+}
+
 // Chunk sizes and query blocks, stage by stage. After it every chunk is a power of two.
 Status check_shapes(const LayerPlan& l, int query_block, const std::string& prefix) {
   for (size_t i = 0; i < l.stages.size(); ++i) {
@@ -169,6 +178,7 @@ Status check_shapes(const LayerPlan& l, int query_block, const std::string& pref
     }
     BOUGH_RETURN_IF_ERROR(
         check_range(prefix + at("stages", i, "rounds"), stage.rounds, 0, std::bit_width(static_cast<unsigned>(stage.chunk))));
+    BOUGH_RETURN_IF_ERROR(check_piece(prefix, i, stage));
     BOUGH_RETURN_IF_ERROR(check_query_block(prefix + at("stages", i) + ".", stage.query_block, stage.query_stride, query_block));
   }
   return {};

@@ -146,8 +146,9 @@ void Pruner::summarise(const Call& call, const Candidates& candidates) {
     LayerState& state = call.state(seq);
     const PageTable& pages = call.batch.sequences[seq];
     const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
-    const int64_t most = state.summary.chunks + kSummaryStep;
-    extend_summary(setup_->kv, pages, call.layer, candidates.chunk, candidates.sinks, std::min(whole, most), state.summary);
+    const int piece = call.plan.stages.front().piece;
+    const int64_t most = piece > 0 ? whole : state.summary.chunks + kSummaryStep;  // what means lack costs the whole search's keys
+    extend_summary(setup_->kv, pages, call.layer, candidates.chunk, piece, candidates.sinks, std::min(whole, most), state.summary);
     summaries_[seq] = &state.summary;
   }
 }
@@ -165,8 +166,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     active_[b] = 1;
     most = std::max<int64_t>(most, candidates.count[b]);
     chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;
-    keys_touched_ +=
-        static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * 2 * plan.stages[static_cast<size_t>(stage)].descent_rounds();
+    keys_touched_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * plan.stages[static_cast<size_t>(stage)].probes();
   }
   scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
   if (most > 0) {
@@ -182,6 +182,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     scan.q = call.q;
     scan.active = active_.data();
     scan.candidates = candidates;
+    scan.piece = plan.stages[static_cast<size_t>(stage)].piece;
     scan.rounds = plan.stages[static_cast<size_t>(stage)].descent_rounds();
     scan.query_stride = plan.stages[static_cast<size_t>(stage)].query_stride;
     scan.pool = setup_->plan.pool;

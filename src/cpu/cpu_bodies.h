@@ -12,6 +12,8 @@ void split(const SplitArgs& args);
 void merge(const MergeArgs& args);
 
 void scan(const TileOps& ops, const ScanArgs& args);
+// scan where chunks are scored by pieces.
+void scan_pieces(const TileOps& ops, const ScanArgs& args);
 void tree(const TileOps& ops, const TreeArgs& args);
 void attend(const TileOps& ops, const AttendArgs& args);
 bool working_set_reserve(const TileOps& ops, const KvShape& shape, int64_t keys, WorkingSet& set);

@@ -252,6 +252,7 @@ class BlockScan {
 }  // namespace
 
 void scan(const TileOps& ops, const ScanArgs& a) {
+  if (a.piece > 0) return scan_pieces(ops, a);
   std::vector<Item> items;
   int64_t most_rows = 1;
   int64_t most = 0;

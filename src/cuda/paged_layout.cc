@@ -51,6 +51,12 @@ Status check_limits(const PagedLimits& l, const PagedShape& s) {
 
 Status check_layer(const LayerPlan& l, const PagedShape& s) {
   if (s.sliding_window > 0) return {};
+  for (size_t i = 0; i < l.stages.size(); ++i) {
+    if (l.stages[i].piece > 0) {
+      return {Code::unsupported, "the plan's stages[" + std::to_string(i) + "].piece is " + std::to_string(l.stages[i].piece) +
+                                     "; CUDA kernels score chunks by descent"};
+    }
+  }
   const int query_block = l.mode == Mode::hip ? l.tree.query_block : l.stages.empty() ? 64 : l.stages.front().query_block;
   if (query_block != 64) {
     return {Code::unsupported, "the plan's query_block is " + std::to_string(query_block) + "; CUDA kernels have blocks of 64"};

@@ -31,6 +31,16 @@ float descend(const Search& s, const ScanPositions& positions, int chunk, int ro
   return score;
 }
 
+// The chunk that begins at l, candidate `index`, by the means of its pieces.
+float best_piece(const Search& s, const ScanPositions& positions, int chunk, int piece, int64_t l, int64_t index, const Rows& rows) {
+  float score = -std::numeric_limits<float>::infinity();
+  for (int64_t token = l; token < l + chunk; token += piece) {
+    const int64_t position = positions.turns_keys() ? positions.key(token + piece / 2, index) : -1;
+    score = std::max(score, best_mean_score(s, token, piece, position, rows));
+  }
+  return score;
+}
+
 }  // namespace
 
 void scan(const ScanArgs& a) {
@@ -46,7 +56,9 @@ void scan(const ScanArgs& a) {
       const Rows right = query_rows(s, a.q, a.query_stride, a.pool, positions, 0);
       float* scores = a.scores + (static_cast<int64_t>(b) * a.heads.kv_heads + h) * a.score_capacity;
       for (int64_t j = 0; j < count; ++j) {
-        scores[j] = descend(s, positions, a.candidates.chunk, a.rounds, a.candidates.at(static_cast<int64_t>(b), h, j), j, left, right);
+        const int64_t l = a.candidates.at(static_cast<int64_t>(b), h, j);
+        scores[j] = a.piece > 0 ? best_piece(s, positions, a.candidates.chunk, a.piece, l, j, right)
+                                : descend(s, positions, a.candidates.chunk, a.rounds, l, j, left, right);
       }
     }
   }

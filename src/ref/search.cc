@@ -28,13 +28,12 @@ Rows query_rows(const Search& s, const float* q, int stride, Pool pool, const Sc
   return rows;
 }
 
-float best_score(const Search& s, int64_t token, int64_t position, const Rows& rows) {
-  const int d = s.heads.head_dim;
-  const std::byte* stored = s.pages.row(token, s.kv.k_offset(s.layer, s.kv_head), s.kv.row_bytes());
-  std::vector<float> key(static_cast<size_t>(d));
-  load_row(stored, s.kv.type, d, key.data());
+namespace {
+
+// Of a key as it is stored or was averaged, of the cache's type.
+float best_of(const Search& s, std::vector<float>& key, int64_t position, const Rows& rows) {
   if (position >= 0) {
-    rope_row(key.data(), s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params(), d, key.data());
+    rope_row(key.data(), s.rope->cos_row(position), s.rope->sin_row(position), s.rope->params(), s.heads.head_dim, key.data());
     for (float& x : key) x = rounded(x, s.kv.type);
   }
   float best = -std::numeric_limits<float>::infinity();
@@ -44,6 +43,21 @@ float best_score(const Search& s, int64_t token, int64_t position, const Rows& r
     best = std::max(best, sum);
   }
   return best;
+}
+
+}  // namespace
+
+float best_score(const Search& s, int64_t token, int64_t position, const Rows& rows) {
+  const std::byte* stored = s.pages.row(token, s.kv.k_offset(s.layer, s.kv_head), s.kv.row_bytes());
+  std::vector<float> key(static_cast<size_t>(s.heads.head_dim));
+  load_row(stored, s.kv.type, s.heads.head_dim, key.data());
+  return best_of(s, key, position, rows);
+}
+
+float best_mean_score(const Search& s, int64_t token, int piece, int64_t position, const Rows& rows) {
+  std::vector<float> mean(static_cast<size_t>(s.heads.head_dim));
+  mean_key(s.kv, s.pages, s.kv.k_offset(s.layer, s.kv_head), token, piece, mean.data());
+  return best_of(s, mean, position, rows);
 }
 
 }  // namespace bough::ref

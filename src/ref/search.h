@@ -25,5 +25,7 @@ Rows query_rows(const Search& s, const float* q, int stride, Pool pool, const Sc
 
 // The best of the rows against one key, which is rotated at `position` unless that is negative.
 float best_score(const Search& s, int64_t token, int64_t position, const Rows& rows);
+// The same of the mean of keys [token, token + piece).
+float best_mean_score(const Search& s, int64_t token, int piece, int64_t position, const Rows& rows);
 
 }  // namespace bough::ref

@@ -20,6 +20,25 @@ void copy_key(const KvShape& kv, const std::byte* from, DType type, std::byte* t
   for (int i = 0; i < kv.head_dim; ++i) store_element(to, static_cast<size_t>(i), type, x[i]);
 }
 
+// The keys that the descent's rounds score.
+void copy_chunk(const KvShape& kv, const PageTable& pages, size_t plane, int head, int64_t index, const KeySummary& summary) {
+  for (int round = 0; round < summary.rounds; ++round) {
+    for (int place = 0; place < 2 << round; ++place) {
+      const int64_t token = summary.sinks + index * summary.chunk + summary_offset(summary.chunk, round, place / 2, place % 2);
+      copy_key(kv, pages.row(token, plane, kv.row_bytes()), summary.type,
+               summary.key(head, index, summary_node(round, place / 2, place % 2)));
+    }
+  }
+}
+
+void average_chunk(const KvShape& kv, const PageTable& pages, size_t plane, int head, int64_t index, const KeySummary& summary) {
+  float mean[kMaxDim];
+  for (int node = 0; node < summary.nodes(); ++node) {
+    mean_key(kv, pages, plane, summary.sinks + index * summary.chunk + int64_t{node} * summary.piece, summary.piece, mean);
+    for (int i = 0; i < kv.head_dim; ++i) store_element(summary.key(head, index, node), static_cast<size_t>(i), summary.type, mean[i]);
+  }
+}
+
 }  // namespace
 
 void KeySummary::truncate(int64_t length) {
@@ -28,29 +47,40 @@ void KeySummary::truncate(int64_t length) {
   tiles.resize(static_cast<size_t>((chunks + kTile - 1) / kTile));
 }
 
-void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int64_t sinks, int64_t chunks, KeySummary& summary) {
+void mean_key(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, float* out) {
+  float key[kMaxDim];
+  std::fill_n(out, kv.head_dim, 0.0F);
+  for (int64_t i = token; i < token + piece; ++i) {
+    load_row(pages.row(i, plane, kv.row_bytes()), kv.type, kv.head_dim, key);
+    for (int e = 0; e < kv.head_dim; ++e) out[e] += key[e];
+  }
+  const float share = 1.0F / static_cast<float>(piece);
+  for (int e = 0; e < kv.head_dim; ++e) out[e] = rounded(out[e] * share, kv.type);
+}
+
+void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int piece, int64_t sinks, int64_t chunks,
+                    KeySummary& summary) {
   const int64_t held = summary.chunks;
-  if (chunks <= held || kv.head_dim > kMaxDim) return;
+  if (chunks <= held || kv.head_dim > kMaxDim || piece == 1) return;
   summary.chunk = chunk;
   summary.sinks = sinks;
-  summary.rounds = summary_rounds(chunk);
+  summary.piece = piece;
+  summary.rounds = piece > 0 ? 0 : summary_rounds(chunk);
   summary.kv_heads = kv.kv_heads;
   summary.head_dim = kv.head_dim;
   summary.type = kv.type == DType::f32 ? DType::f32 : DType::bf16;
-  if (summary.rounds == 0) return;
+  if (summary.nodes() == 0) return;
   const auto wanted = static_cast<size_t>((chunks + KeySummary::kTile - 1) / KeySummary::kTile);
   summary.tiles.reserve(wanted);
   while (summary.tiles.size() < wanted) summary.tiles.push_back(std::make_unique_for_overwrite<std::byte[]>(summary.tile_bytes()));
-  const size_t row_bytes = kv.row_bytes();
 #pragma omp parallel for schedule(static) collapse(2)
   for (int head = 0; head < kv.kv_heads; ++head) {
     for (int64_t j = held; j < chunks; ++j) {
-      for (int round = 0; round < summary.rounds; ++round) {
-        for (int place = 0; place < 2 << round; ++place) {
-          const int64_t token = sinks + j * chunk + summary_offset(chunk, round, place / 2, place % 2);
-          const std::byte* from = pages.row(token, kv.k_offset(layer, head), row_bytes);
-          copy_key(kv, from, summary.type, summary.key(head, j, summary_node(round, place / 2, place % 2)));
-        }
+      const size_t plane = kv.k_offset(layer, head);
+      if (piece > 0) {
+        average_chunk(kv, pages, plane, head, j, summary);
+      } else {
+        copy_chunk(kv, pages, plane, head, j, summary);
       }
     }
   }

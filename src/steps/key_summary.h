@@ -1,6 +1,7 @@
 // KeySummary: the keys of one sequence and layer that the first rounds of every first-stage search score, side by side. Those rounds
 // always look at the same keys of a chunk: 2 in the first, 4 in the second, and so on. A search takes them from here, one after another,
-// where the pages would have to be reached in as many places; the keys and so the scores are the same.
+// where the pages would have to be reached in as many places; the keys and so the scores are the same. For a stage that scores pieces of
+// several keys it holds their means.
 #pragma once
 
 #include <cstddef>
@@ -37,12 +38,13 @@ struct KeySummary {
   int chunk = 0;
   int64_t sinks = 0;
   int rounds = 0;
+  int piece = 0;  // n > 0: means of runs of n keys instead of the keys of `rounds`
   int kv_heads = 0;
   int head_dim = 0;
   DType type = DType::bf16;
   std::vector<std::unique_ptr<std::byte[]>> tiles;  // each [kv head][node][kTile] rows
 
-  int nodes() const { return 2 * ((1 << rounds) - 1); }
+  int nodes() const { return piece > 0 ? chunk / piece : 2 * ((1 << rounds) - 1); }
   size_t row_bytes() const { return kv_row_bytes(type, head_dim); }
   size_t tile_bytes() const { return row_bytes() * static_cast<size_t>(kTile * kv_heads * nodes()); }
   // REQUIRES: index < chunks.
@@ -54,8 +56,12 @@ struct KeySummary {
   void truncate(int64_t length);
 };
 
-// Copies the keys of chunks up to `chunks`, each whole in the pages, that the summary does not hold yet. Throws std::bad_alloc; what it
-// held stays.
-void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int64_t sinks, int64_t chunks, KeySummary& summary);
+// The mean of keys [token, token + piece) of a plane, in fp32, rounded to bf16 where the cache is not f32. out [head_dim]
+void mean_key(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, float* out);
+
+// Copies the keys of chunks up to `chunks`, each whole in the pages, that the summary does not hold yet, or with piece > 1 averages them;
+// of pieces of one key it holds nothing. A summary keeps the chunk and piece that it began with. Throws std::bad_alloc; what it held stays.
+void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int piece, int64_t sinks, int64_t chunks,
+                    KeySummary& summary);
 
 }  // namespace bough

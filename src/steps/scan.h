@@ -4,6 +4,8 @@
 // descent, independently of the others: while its length n >= 1, the keys at the quarter points (the centres of its halves) are
 // scored by the best of the rows, the better half stays (ties go right), and the chunk's score is the best seen in any round. A stage may
 // have fewer rounds than that.
+// Or there is no descent: a chunk's score is the best of its pieces', runs of `piece` keys, each scored by the mean of its keys (in fp32,
+// rounded to what a key summary holds, turned as the piece's middle key) from the right side. Pieces of one key score every key.
 // Rows are pooled un-rotated in fp32, scaled, rotated in fp32 and rounded once to the cache's type; scores are fp32.
 #pragma once
 
@@ -38,13 +40,14 @@ struct ScanArgs {
   const uint8_t* active = nullptr;  // [nb] blocks to score; others are left alone
   Candidates candidates;
   int rounds = 1;  // at most log2(candidates.chunk) + 1
+  int piece = 0;   // n > 0: no descent, see above
   int query_stride = 1;
   Pool pool = Pool::mean;
   Scan scan = Scan::relative;
   int64_t scan_window = 0;                       // window - first chunk: the distance at which a relative scan compares
   int64_t trained_context = 0;                   // positions of the other scans stay below this
   const RopeTable* rope = nullptr;               // covers scan_window + 2, and trained_context where the scan turns keys
-  const KeySummary* const* summaries = nullptr;  // [sequences] of the grid of candidates, entries may be null; or null
+  const KeySummary* const* summaries = nullptr;  // [sequences] of the grid of candidates and of `piece`, entries may be null; or null
   float* scores = nullptr;                       // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;
 };

@@ -48,6 +48,11 @@ class ScanPositions {
   BOUGH_HD bool turns_keys() const { return scan_ != Scan::relative && scan_ != Scan::infllm; }
   // Candidate j's keys stand at j.
   BOUGH_HD bool numbered() const { return scan_ == Scan::chunk_indexed && indexing_.divisor == 1; }
+  // Do two blocks' keys stand at the same positions, whatever the key?
+  BOUGH_HD bool same_keys(const ScanPositions& other) const {
+    if (!turns_keys()) return true;
+    return scan_ == Scan::chunk_indexed && indexing_.divisor == other.indexing_.divisor;
+  }
   // Of a row whose own position is p; of the right candidate in a two-sided scan, whose left one stands at the next position.
   BOUGH_HD int64_t query(int64_t p) const {
     if (!turns_keys()) return window_;

@@ -71,6 +71,18 @@ double SearchDefinition::best(int64_t token, int64_t j, bool left) const {
   return top;
 }
 
+double SearchDefinition::best_mean(int64_t token, int piece, int64_t j) const {
+  std::vector<float> sum(static_cast<size_t>(c_.shape().d));
+  for (int i = 0; i < piece; ++i) {
+    const std::vector<float> key = c_.key(block_.seq, token + i, head_);
+    std::transform(sum.begin(), sum.end(), key.begin(), sum.begin(), std::plus<>());
+  }
+  const auto mean = turned(sum, 1.0 / piece, key_position(token + piece / 2, j), c_.shape());
+  double top = -INFINITY;
+  for (const auto& row : right_) top = std::max(top, std::inner_product(row.begin(), row.end(), mean.begin(), 0.0));
+  return top;
+}
+
 Grid candidates_of(const Batch& batch, const ScanSpec& spec) {
   Grid grid;
   grid.spec = spec;
@@ -100,6 +112,7 @@ std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, con
   args.active = grid.active.data();
   args.candidates = grid.view();
   args.rounds = grid.spec.descent_rounds();
+  args.piece = grid.spec.piece;
   args.query_stride = grid.spec.stride;
   args.pool = grid.spec.pool;
   args.scan = grid.spec.scan;
@@ -115,12 +128,15 @@ std::vector<float> scan(const AttentionBodies& body, const AttentionCase& c, con
 ScanDefinition::ScanDefinition(const AttentionCase& c, const Input& input, const Grid& grid, int64_t block, int head)
     : chunk_(grid.spec.chunk),
       rounds_(grid.spec.descent_rounds()),
+      piece_(grid.spec.piece),
       search_(
           c, input, block, head,
           {grid.spec.stride, grid.spec.pool, grid.spec.scan, grid.spec.window, grid.spec.limit, grid.count[static_cast<size_t>(block)]}) {}
 
 ScanDefinition::Score ScanDefinition::score(int64_t start, int64_t j) const {
   Score s{-INFINITY, INFINITY};
+  for (int64_t at = start; piece_ > 0 && at < start + chunk_; at += piece_) s.score = std::max(s.score, search_.best_mean(at, piece_, j));
+  if (piece_ > 0) return s;
   int64_t l = start;
   for (int round = 0; round < rounds_; ++round) {
     const int64_t n = chunk_ >> round;

@@ -24,6 +24,8 @@ class SearchDefinition {
 
   // The best product of the rows with one key, which belongs to candidate j; left: of the left one of a pair.
   double best(int64_t token, int64_t j, bool left) const;
+  // The same of the mean of keys [token, token + piece), which stands where the middle one does, from the right.
+  double best_mean(int64_t token, int piece, int64_t j) const;
 
  private:
   using Rows = std::vector<std::vector<double>>;
@@ -54,6 +56,7 @@ struct ScanSpec {
   int64_t window = 64;  // distance of a relative scan
   int64_t limit = 4096;
   int rounds = 0;  // 0: all
+  int piece = 0;   // n > 0: no descent
 
   int descent_rounds() const { return StagePlan{.chunk = chunk, .rounds = rounds}.descent_rounds(); }
 };
@@ -87,6 +90,7 @@ class ScanDefinition {
  private:
   int chunk_;
   int rounds_;
+  int piece_;
   SearchDefinition search_;
 };
 

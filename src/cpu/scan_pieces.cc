@@ -1,0 +1,227 @@
+// Scans without a descent: a tile is one piece of 32 candidates. On a grid the candidates of all blocks are the same, so a tile is packed
+// once for several blocks; the next one's keys, side by side in the summary or in a page, are on their way meanwhile.
+#include <omp.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "cpu/cpu_bodies.h"
+#include "cpu/gather.h"
+#include "cpu/scratch.h"
+#include "cpu/search.h"
+#include "steps/kv_row.h"
+#include "steps/scan.h"
+
+namespace bough::cpu {
+namespace {
+
+constexpr int kBlocks = 16;         // that share a tile
+constexpr int kItemsPerThread = 8;  // at least, where there is enough to do
+constexpr int kMaxDim = 256;
+
+// An active block, and where its packed rows lie.
+struct Piecewise {
+  int64_t index = 0;
+  SearchRows rows;
+  ScanPositions positions;
+  int64_t first_row = 0;  // among the packed rows of one KV head
+  const KeySummary* summary = nullptr;
+};
+
+// Blocks [first, end) of the active ones, candidates [from, to) of one KV head.
+struct Item {
+  size_t first;
+  size_t end;
+  int head;
+  int64_t from;
+  int64_t to;
+};
+
+struct Workspace {
+  std::byte* tile;
+  std::byte* means;  // [32] rows where a summary lacks them
+  float* angles;     // cos then sin [d/2][32]
+  float* pooled;     // [rows, d]
+  float* best;       // [kBlocks][32]
+
+  static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
+    Workspace w{};
+    w.tile = carver.bytes(ops.k_tile_bytes(d));
+    w.means = carver.bytes(static_cast<size_t>(kTileKeys * d) * sizeof(float));
+    w.angles = carver.take<float>(int64_t{2} * d * kTileKeys);
+    w.pooled = carver.take<float>(rows * d);
+    w.best = carver.take<float>(kBlocks * kTileKeys);
+    return w;
+  }
+};
+
+class PieceScan {
+ public:
+  PieceScan(const TileOps& ops, const ScanArgs& a) : ops_(ops), a_(a), d_(a.heads.head_dim) {
+    for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
+      if (a.active[b] == 0) continue;
+      const QueryBlock& block = a.batch->blocks[b];
+      Piecewise p{static_cast<int64_t>(b),
+                  {&block, a.heads, 0, a.query_stride, a.pool, a.rope, a.kv.type},
+                  ScanPositions(a.scan, block, a.candidates.count[b], a.scan_window, a.trained_context),
+                  rows_,
+                  nullptr};
+      if (a.summaries != nullptr) p.summary = a.summaries[block.seq];
+      rows_ += p.rows.count();
+      most_rows_ = std::max<int64_t>(most_rows_, p.rows.count());
+      blocks_.push_back(p);
+    }
+  }
+
+  void run() {
+    const std::vector<Item> items = cut();
+    Carver sizes(nullptr);
+    Workspace::carve(ops_, most_rows_, d_, sizes);
+    const Scratch scratch(sizes.used(), static_cast<size_t>(rows_ * a_.heads.kv_heads * d_) * ops_.elem);
+    packed_ = scratch.shared();
+#pragma omp parallel
+    {
+      Carver carver(scratch.mine());
+      const Workspace w = Workspace::carve(ops_, most_rows_, d_, carver);
+#pragma omp for schedule(dynamic) collapse(2)
+      for (size_t b = 0; b < blocks_.size(); ++b) {
+        for (int h = 0; h < a_.heads.kv_heads; ++h) pack_rows(blocks_[b], h, w);
+      }
+#pragma omp for schedule(dynamic)
+      for (const Item& item : items) scan(item, w);
+    }
+  }
+
+ private:
+  int64_t count(const Piecewise& p) const { return a_.candidates.count[p.index]; }
+  std::byte* rows_of(const Piecewise& p, int head) const {
+    return packed_ + static_cast<size_t>((head * rows_ + p.first_row) * d_) * ops_.elem;
+  }
+
+  void pack_rows(const Piecewise& p, int head, const Workspace& w) const {
+    SearchRows rows = p.rows;
+    rows.kv_head = head;
+    rows.pool_into(a_.q, w.pooled);
+    rows.pack(ops_, w.pooled, p.positions, 0, w.angles, rows_of(p, head));
+  }
+
+  // Whether two blocks have the same candidates at the same positions.
+  bool share(const Piecewise& x, const Piecewise& y) const {
+    return a_.candidates.start == nullptr && x.rows.block->seq == y.rows.block->seq && x.positions.same_keys(y.positions);
+  }
+
+  std::vector<Item> cut() const {
+    std::vector<Item> groups;
+    int64_t all = 0;
+    for (size_t b = 0; b < blocks_.size();) {
+      size_t end = b + 1;
+      int64_t most = count(blocks_[b]);
+      for (; end < blocks_.size() && end - b < kBlocks && share(blocks_[b], blocks_[end]); ++end)
+        most = std::max(most, count(blocks_[end]));
+      groups.push_back({b, end, 0, 0, most});
+      all += most * a_.heads.kv_heads;
+      b = end;
+    }
+    const int64_t even = all / (int64_t{kItemsPerThread} * omp_get_max_threads());
+    const int64_t range = std::clamp<int64_t>((even + kTileKeys - 1) / kTileKeys * kTileKeys, kTileKeys, 32 * kTileKeys);
+    std::vector<Item> items;
+    for (const Item& group : groups) {
+      for (int h = 0; h < a_.heads.kv_heads; ++h) {
+        for (int64_t j = 0; j < group.to; j += range) items.push_back({group.first, group.end, h, j, std::min(j + range, group.to)});
+      }
+    }
+    return items;
+  }
+
+  // Keys of piece `node` of candidates [j, j + lanes), and their type. What a summary lacks is averaged into `means`.
+  DType aim(const Piecewise& p, int head, int64_t j, int lanes, int node, std::byte* means, const std::byte** keys) const {
+    const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
+    const size_t plane = a_.kv.k_offset(a_.layer, head);
+    std::fill(keys + lanes, keys + kTileKeys, nullptr);
+    if (a_.piece == 1) {
+      for (int i = 0; i < lanes; ++i) keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, plane, a_.kv.row_bytes());
+      return a_.kv.type;
+    }
+    const DType type = a_.kv.type == DType::f32 ? DType::f32 : DType::bf16;
+    const size_t row_bytes = kv_row_bytes(type, d_);
+    for (int i = 0; i < lanes; ++i) {
+      if (p.summary != nullptr && j + i < p.summary->chunks) {
+        keys[i] = p.summary->key(head, j + i, node);
+        continue;
+      }
+      float mean[kMaxDim];
+      std::byte* row = means + static_cast<size_t>(i) * row_bytes;
+      mean_key(a_.kv, pages, plane, a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece, a_.piece, mean);
+      for (int e = 0; e < d_; ++e) store_element(row, static_cast<size_t>(e), type, mean[e]);
+      keys[i] = row;
+    }
+    return type;
+  }
+
+  // cos then sin of where those keys stand.
+  void angles(const Piecewise& p, int head, int64_t j, int lanes, int node, float* out) const {
+    int64_t at[kTileKeys];
+    for (int i = 0; i < lanes; ++i) {
+      at[i] = p.positions.key(a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece + a_.piece / 2, j + i);
+    }
+    gather_angles(*a_.rope, at, lanes, out);
+  }
+
+  void prefetch(const Piecewise& p, int head, int64_t j, int64_t to, int node) const {
+    if (a_.piece > 1) return;
+    const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
+    const size_t plane = a_.kv.k_offset(a_.layer, head);
+    for (const int64_t end = std::min(j + kTileKeys, to); j < end; ++j) {
+      prefetch_row(pages.row(a_.candidates.at(p.index, head, j) + node, plane, a_.kv.row_bytes()), a_.kv.row_bytes());
+    }
+  }
+
+  void scan(const Item& item, const Workspace& w) const {
+    const Piecewise& longest =
+        *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
+                          [&](const Piecewise& x, const Piecewise& y) { return count(x) < count(y); });
+    const int nodes = a_.candidates.chunk / a_.piece;
+    const bool turned = longest.positions.turns_keys(), numbered = longest.positions.numbered();
+    const float* cos = turned ? w.angles : nullptr;
+    const float* sin = turned ? w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys : nullptr;
+    const std::byte* keys[kTileKeys];
+    for (int64_t j = item.from; j < item.to; j += kTileKeys) {
+      const int lanes = static_cast<int>(std::min<int64_t>(kTileKeys, item.to - j));
+      std::fill_n(w.best, (item.end - item.first) * kTileKeys, -std::numeric_limits<float>::infinity());
+      if (numbered) {
+        cos = a_.rope->cos_tile(j / kTileKeys);
+        sin = a_.rope->sin_tile(j / kTileKeys);
+      }
+      for (int node = 0; node < nodes; ++node) {
+        const DType type = aim(longest, item.head, j, lanes, node, w.means, keys);
+        prefetch(longest, item.head, j + kTileKeys, item.to, node);
+        if (turned && !numbered) angles(longest, item.head, j, lanes, node, w.angles);
+        ops_.pack_keys(keys, type, d_, a_.rope->params(), cos, sin, w.tile);
+        for (size_t b = item.first; b < item.end; ++b) {
+          const Piecewise& p = blocks_[b];
+          if (count(p) > j) ops_.max_scores(rows_of(p, item.head), p.rows.count(), d_, w.tile, w.best + (b - item.first) * kTileKeys);
+        }
+      }
+      for (size_t b = item.first; b < item.end; ++b) {
+        const Piecewise& p = blocks_[b];
+        const int64_t own = std::min<int64_t>(lanes, count(p) - j);
+        if (own > 0) std::copy_n(w.best + (b - item.first) * kTileKeys, own, scores_of(p, item.head) + j);
+      }
+    }
+  }
+  float* scores_of(const Piecewise& p, int head) const { return a_.scores + (p.index * a_.heads.kv_heads + head) * a_.score_capacity; }
+
+  const TileOps& ops_;
+  const ScanArgs& a_;
+  int d_;
+  std::vector<Piecewise> blocks_;
+  int64_t rows_ = 0;  // of one KV head, all blocks
+  int64_t most_rows_ = 1;
+  std::byte* packed_ = nullptr;  // [kv heads, rows_, d]
+};
+
+}  // namespace
+
+void scan_pieces(const TileOps& ops, const ScanArgs& a) { PieceScan(ops, a).run(); }
+
+}  // namespace bough::cpu

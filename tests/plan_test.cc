@@ -45,6 +45,11 @@ const std::vector<std::pair<std::string, std::string>> kPresetJson = {
      R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0}],)"
      R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
+    {"means",
+     R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
+     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":4,"rounds":0,"piece":1}],)"
+     R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("lists":"layer","pool":"mean","refresh":[16,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"3k", three_k("[16,8,4]")},
     {"3k-fast", three_k("[32,16,8]")},
     {"3k-flash", three_k("[96,24,8]")},
@@ -122,7 +127,7 @@ TEST(Plan, Accessors) {
 
 TEST(PlanJson, UnknownNames) {
   EXPECT_THAT(plan_error("4k", Code::not_found),
-              AllOf(HasSubstr("\"4k\""), HasSubstr("default, 3k, 3k-fast, 3k-flash, 5k, hip, streaming, dense")));
+              AllOf(HasSubstr("\"4k\""), HasSubstr("default, means, 3k, 3k-fast, 3k-flash, 5k, hip, streaming, dense")));
   EXPECT_THAT(plan_error("", Code::not_found), HasSubstr("default"));
   EXPECT_THAT(plan_error(std::string_view("3k\0", 3), Code::not_found), HasSubstr("\\u0000"));
   EXPECT_THAT(plan_error(std::string(5000, 'x'), Code::not_found), AllOf(HasSubstr("xxx\"..."), Not(HasSubstr(std::string(61, 'x')))));

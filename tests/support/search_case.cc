@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "steps/convert.h"
+
 namespace bough::test {
 
 SearchDefinition::SearchDefinition(const AttentionCase& c, const Input& input, int64_t block, int head, const SearchSpec& spec)
@@ -77,7 +79,8 @@ double SearchDefinition::best_mean(int64_t token, int piece, int64_t j) const {
     const std::vector<float> key = c_.key(block_.seq, token + i, head_);
     std::transform(sum.begin(), sum.end(), key.begin(), sum.begin(), std::plus<>());
   }
-  const auto mean = turned(sum, 1.0 / piece, key_position(token + piece / 2, j), c_.shape());
+  for (float& x : sum) x = rounded(x / static_cast<float>(piece), c_.shape().type);
+  const auto mean = turned(sum, 1.0, key_position(token + piece / 2, j), c_.shape());
   double top = -INFINITY;
   for (const auto& row : right_) top = std::max(top, std::inner_product(row.begin(), row.end(), mean.begin(), 0.0));
   return top;

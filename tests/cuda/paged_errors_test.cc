@@ -68,6 +68,7 @@ std::vector<Refusal> refusals() {
        },
        {"query_block", "32", "64"},
        Code::unsupported},
+      {"piece", [](Arguments& a) { a.plan.stages[0].piece = 8; }, {"stages[0].piece", "8"}, Code::unsupported},
   };
 }
 

@@ -191,7 +191,7 @@ TEST_F(Cli, NumbersOutOfRange) {
   expect_error({"run", "a", "--logprobs", "101"}, usage, "--logprobs: 101 is outside 0 to 100");
   expect_error({"run", "a", "--kv", "q8_0"}, usage, "'q8_0' is none of bf16, f32, int8, int4");
   expect_error({"tokenize", "a", "--head", "0"}, usage, "--head: 0 is outside 1 to");
-  expect_error({"bench", "--what", "both"}, usage, "'both' is none of prefill, decode, all");
+  expect_error({"bench", "--what", "both"}, usage, "'both' is none of prefill, decode, all, cost");
   expect_error({"bench", "--depths", "0,-1"}, usage, "-1 is outside 0 to 16777216");
   expect_error({"eval", "mass", "--blocks", "0"}, usage, "--blocks: 0 is outside 1 to 1000");
   expect_error({"eval", "passkey", "--trials", "0"}, usage, "--trials: 0 is outside 1 to 10000");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/cost.h"
 #include "attention/prune.h"
 #include "support/attention_case.h"
 
@@ -97,6 +98,34 @@ TEST_F(Cost, ADecodeStepOfStagesIsItsFirstStage) {
     const int64_t chunks = (w0 - plan.sinks + 63) / 64;
     EXPECT_EQ(touched(plan, length, true), kKvHeads * chunks * 14 + later) << length;
   }
+}
+
+// plan_cost counts what the Pruner counts.
+TEST_F(Cost, IsCountedFromThePlanAlone) {
+  for (const std::string name : {"default", "means", "hip"}) {
+    AttentionPlan plan = *parse_plan(name);
+    plan.first.reset();
+    for (int& interval : plan.refresh) interval = 1;
+    if (plan.tree) plan.tree->refresh = 1;
+    if (!plan.tree) plan.k = 512, plan.stages.back().keep = 1024;
+    ASSERT_TRUE(validate_plan(plan).ok());
+    const HeadShape heads{.heads = kKvHeads, .kv_heads = kKvHeads, .head_dim = 16};
+    for (const int64_t length : {8192, 65536}) {
+      const PlanCost cost = plan_cost(plan, heads, 1, length);
+      const auto keys = static_cast<double>(touched(plan, length, true)) / kKvHeads;
+      EXPECT_NEAR(cost.keys_scored / keys, 1, plan.tree ? 0.25 : 1e-9) << name << " at " << length;
+      EXPECT_EQ(cost.keys_attended, static_cast<double>(plan.sinks + plan.window + plan.layer(0).k));
+    }
+    const double four = plan_cost(plan, heads, 1, 131072).search_flops / plan_cost(plan, heads, 1, 32768).search_flops;
+    EXPECT_GT(four, name == "hip" ? 4 : 2);
+    EXPECT_LT(four, name == "hip" ? 6 : 16) << "T log T for the tree; for stages between the constant stages and the square of the first";
+  }
+  const HeadShape heads{.heads = 9, .kv_heads = 3, .head_dim = 64};
+  const PlanCost dense = plan_cost(*parse_plan("dense"), heads, 30, 32768);
+  EXPECT_NEAR(dense.attention_flops, 30.0 * 9 * 4 * 64 * 32768.0 * 32768 / 2, 0.01 * dense.attention_flops);
+  EXPECT_EQ(dense.search_flops, 0);
+  EXPECT_EQ(dense.keys_attended, 32768);
+  EXPECT_EQ(plan_cost(*parse_plan("default"), heads, 30, 3328).search_flops, 0) << "all is seen";
 }
 
 }  // namespace

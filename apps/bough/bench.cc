@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "bench_cost.h"
 #include "cli.h"
 #include "eval/corpus.h"
 #include "eval/score.h"
@@ -206,6 +207,10 @@ int bench(BenchOptions options) {
   for (const std::string& plan : options.plans) {
     if (const Result<AttentionPlan> parsed = parse_plan(plan); !parsed.ok()) return fail_usage(parsed.status().message());
   }
+  if (options.what == "cost") {
+    const Status status = bench_cost(options.model, options.plans, read_number_list(options.lengths), options.json);
+    return status.ok() ? exit_ok : fail(status);
+  }
   catch_interrupt();
   if (!options.json) {
     std::printf("%-8s %-12s %9s %9s %12s %11s %12s %10s %6s  %s\n", "what", "plan", "depth", "tokens", "ms", "slowest ms", "tokens/s",
@@ -224,11 +229,11 @@ int bench(BenchOptions options) {
 void add_bench(CLI::App& app, Action& action) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "Measure reading and writing speed at several depths");
-  command->add_option("--what", options->what, "prefill, decode or all")
+  command->add_option("--what", options->what, "prefill, decode, all (both) or cost")
       ->check(CLI::Validator(
           [](std::string& text) {
-            return text == "prefill" || text == "decode" || text == "all" ? std::string()
-                                                                          : "'" + text + "' is none of prefill, decode, all";
+            const bool known = text == "prefill" || text == "decode" || text == "all" || text == "cost";
+            return known ? std::string() : "'" + text + "' is none of prefill, decode, all, cost";
           },
           ""))
       ->type_name("WHAT")
@@ -237,7 +242,9 @@ void add_bench(CLI::App& app, Action& action) {
       ->check(number_list(0, max_length))
       ->type_name("N,N...")
       ->capture_default_str();
-  command->add_option("--lengths", options->lengths, "Tokens that prefill reads, comma-separated; without it the depths above 0")
+  command
+      ->add_option("--lengths", options->lengths,
+                   "Tokens that prefill reads or cost counts, comma-separated; without it the depths above 0, for cost 4,096 to 1,048,576")
       ->check(number_list(1, max_length))
       ->type_name("N,N...");
   command->add_option("--text", options->text, "What is read: a text file, or filler")->type_name("FILE|filler")->capture_default_str();
@@ -254,7 +261,9 @@ void add_bench(CLI::App& app, Action& action) {
       "\n"
       "ms: prefill in all; decode the mean of a token over at least 32 steps in whole refresh cycles. limit: the bytes that a\n"
       "decode step must read (weights and the keys and values attended to), as a share of the measured memory read rate.\n"
-      "Past 2,048 tokens the cache is filled with copies before decode, which costs no reading.");
+      "Past 2,048 tokens the cache is filled with copies before decode, which costs no reading.\n"
+      "cost: counted, not timed. keys scored (by one KV head, mean of layers and a refresh cycle) and attended to in a decode step;\n"
+      "operations of reading a text of that length: search, attention over what it chose, and the model's weights.");
   command->callback([options, &action] { action = [options] { return bench(*options); }; });
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -256,6 +257,29 @@ TEST_F(FileTier, AFileThatIsGoneOnWith) {
   read(**session, std::span(text).subspan(2048));
   EXPECT_EQ(tight_->cache_memory(), 4 * page_bytes());
   EXPECT_TRUE(same_bits(asked(**session), expected(text)));
+}
+
+// Of a file that was there nobody has looked at the pages: a damaged one must not take the place of the one that was read.
+TEST_F(FileTier, PagesThatAnotherWriterLeftAreChecked) {
+  const std::vector<TokenId> text = tiny_text(2048);
+  {
+    const auto session = session_of(*roomy_);
+    ASSERT_TRUE(session->keep(folder_ / "s", "").ok());
+    read(*session, text);
+  }
+  const auto middle = static_cast<std::streamoff>(std::filesystem::file_size(folder_ / "s") / 2);
+  std::fstream file(folder_ / "s", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(middle);
+  const int byte = file.get();
+  file.seekp(middle);
+  file.put(static_cast<char>(byte ^ 0x55));
+  file.close();
+  const auto session = session_of(*tight_);
+  read(*session, text);
+  const Status kept = session->keep(folder_ / "s", "");
+  EXPECT_EQ(kept.code(), Code::corrupt);
+  EXPECT_THAT(kept.message(), HasSubstr("is damaged: page"));
+  EXPECT_TRUE(same_bits(asked(*session), expected(text)));
 }
 
 TEST_F(FileTier, NegativeMemoryIsRefused) {

@@ -34,6 +34,7 @@ bool Session::Impl::move_to_file(int64_t most) {
   if (begin == end) return false;
   const auto first = static_cast<size_t>(begin - pages.begin());
   Result<MappedPages> mapped = writer->map_pages(first, static_cast<size_t>(end - begin));
+  if (!mapped.ok() && mapped.status().code() == Code::out_of_memory) return false;  // passing: the file is as it was
   if (!mapped.ok()) {
     keeping = mapped.status();
     writer.reset();

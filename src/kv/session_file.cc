@@ -42,6 +42,16 @@ Result<MappedPages> map_pages(const File& file, const SessionIndex& index, size_
   return mapped;
 }
 
+// Is a mapped page of the file at `path` what was written?
+Status check_mapped(const std::string& path, const SessionIndex& index, size_t page, const std::byte* bytes) {
+  const std::span<const std::byte> all(bytes, static_cast<size_t>(index.header.page_bytes));
+  const std::string name = "page " + std::to_string(page) + " of " + std::to_string(index.pages.size());
+  Status fetched = fetch(all.data(), all.size());
+  if (!fetched.ok()) return {fetched.code(), "'" + path + "' cannot be read at " + name + ": " + fetched.message()};
+  if (checksum(all, /*seed=*/page) == index.pages[page].sum) return {};
+  return {Code::corrupt, "'" + path + "' is damaged: " + name + " is not what was written"};
+}
+
 // An empty file at `path` as open_locked gives it. What a killed process has left there is replaced, not cut: its pages may be in use.
 Result<std::unique_ptr<File>> open_empty(FileSystem& files, const std::string& path) {
   BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, path));
@@ -71,14 +81,7 @@ Result<SessionReader> SessionReader::open(FileSystem& files, const std::string& 
 
 Result<MappedPages> SessionReader::map_pages(size_t first, size_t count) const { return bough::map_pages(*file_, index_, first, count); }
 
-Status SessionReader::check_page(size_t page, const std::byte* bytes) const {
-  const std::span<const std::byte> all(bytes, static_cast<size_t>(index_.header.page_bytes));
-  const std::string name = "page " + std::to_string(page) + " of " + std::to_string(index_.pages.size());
-  Status fetched = fetch(all.data(), all.size());
-  if (!fetched.ok()) return {fetched.code(), "'" + path_ + "' cannot be read at " + name + ": " + fetched.message()};
-  if (checksum(all, /*seed=*/page) == index_.pages[page].sum) return {};
-  return {Code::corrupt, "'" + path_ + "' is damaged: " + name + " is not what was written"};
-}
+Status SessionReader::check_page(size_t page, const std::byte* bytes) const { return check_mapped(path_, index_, page, bytes); }
 
 Status SessionReader::check_pages(std::span<std::byte* const> pages, size_t* whole) const {
   const auto count = static_cast<int64_t>(pages.size());
@@ -119,6 +122,7 @@ Result<SessionWriter> SessionWriter::open(FileSystem& files, const std::string& 
   BOUGH_ASSIGN_OR_RETURN(writer.index_, read_session_index(*writer.file_, path));
   BOUGH_RETURN_IF_ERROR(check_session_header(header, writer.index_.header, path));
   BOUGH_RETURN_IF_ERROR(writer.index_.damage);
+  writer.found_ = writer.index_.pages.size();
   if (size > writer.index_.end) BOUGH_RETURN_IF_ERROR(writer.file_->truncate(writer.index_.end));
   return writer;
 }
@@ -178,7 +182,11 @@ Status SessionWriter::add_chunk(std::span<const TokenId> tokens, std::span<std::
 
 Result<MappedPages> SessionWriter::map_pages(size_t first, size_t count) const {
   BOUGH_RETURN_IF_ERROR(file_->sync());
-  return bough::map_pages(*file_, index_, first, count);
+  BOUGH_ASSIGN_OR_RETURN(MappedPages mapped, bough::map_pages(*file_, index_, first, count));
+  for (size_t i = 0; i < count && first + i < found_; ++i) {
+    BOUGH_RETURN_IF_ERROR(check_mapped(path_, index_, first + i, mapped.pages[i]));
+  }
+  return mapped;
 }
 
 Status SessionWriter::write_whole(FileSystem& files, const std::string& path, const SessionHeader& header, std::span<const TokenId> tokens,

@@ -103,7 +103,8 @@ class SessionWriter {
   // Adds pages and their tokens. On error the whole chunks that were written before it stay, and nothing else.
   // REQUIRES: tokens.size() == 64 * pages.size(). Errors: io_error.
   Status add(std::span<const TokenId> tokens, std::span<std::byte* const> pages);
-  // As SessionReader's, with one error more: io_error when the device did not take what was written. Only then may copies in memory go.
+  // As SessionReader's, but pages that were there when the file was opened are checked. Errors besides: io_error when the device did not
+  // take what was written; corrupt, naming the page that is another. Only where there is none may copies in memory go.
   Result<MappedPages> map_pages(size_t first, size_t count) const;
   Status sync() { return file_->sync(); }
   Status touch() { return file_->touch(); }
@@ -116,6 +117,7 @@ class SessionWriter {
   std::string path_;
   std::unique_ptr<File> file_;
   SessionIndex index_;
+  size_t found_ = 0;  // pages that an earlier writer left
 };
 
 }  // namespace bough

@@ -165,7 +165,7 @@ class BoughLayer(CacheLayerMixin):
         BoughError."""
         if self._pending is None:
             raise BoughError("the rows of this forward call are stored already")
-        (k, v), self._pending = self._pending, None
+        k, v = self._pending
         given = k.shape[2]
         self._begin_at(padding, self.columns - given)
         lengths = self.lengths()
@@ -183,6 +183,7 @@ class BoughLayer(CacheLayerMixin):
             else:
                 for s, (length, n) in enumerate(zip(lengths, rows)):
                     cache[s, length - n : length] = new[s, given - n :]
+        self._pending = None
         return rows
 
     def _begin_at(self, padding: list[int], before: int) -> None:

@@ -17,6 +17,7 @@
 namespace bough {
 namespace {
 
+using test::asked;
 using test::file_bytes;
 using test::logits_of;
 using test::same_bits;
@@ -42,18 +43,6 @@ void read(Session& session, std::span<const TokenId> text) {
   for (size_t at = 0; at < text.size(); at += kStep) {
     ASSERT_TRUE(session.append(text.subspan(at, std::min<size_t>(kStep, text.size() - at))).ok());
   }
-}
-
-// A question to sample from and five decoded tokens: all logits.
-std::vector<float> asked(Session& session) {
-  EXPECT_TRUE(session.append(tiny_text(37, 8), {.will_sample = true, .logits = 37}).ok());
-  std::vector<float> all = logits_of(session);
-  for (const TokenId token : tiny_text(5, 9)) {
-    EXPECT_TRUE(session.decode(token).ok());
-    const std::vector<float> row = logits_of(session);
-    all.insert(all.end(), row.begin(), row.end());
-  }
-  return all;
 }
 
 class FileTierTypes : public testing::TestWithParam<DType> {};

@@ -17,7 +17,6 @@ namespace bough {
 namespace {
 
 using test::file_bytes;
-using test::logits_of;
 using test::same_bits;
 using test::session_of;
 using test::tiny_text;
@@ -30,14 +29,7 @@ std::string error_of(const Status& status) { return std::string(code_name(status
 // The rest of the text, a question to sample from, five decoded tokens: all logits.
 std::vector<float> go_on(Session& session, const std::vector<TokenId>& text) {
   EXPECT_TRUE(session.append(std::span(text).subspan(static_cast<size_t>(session.length()))).ok());
-  EXPECT_TRUE(session.append(tiny_text(37, 8), {.will_sample = true, .logits = 37}).ok());
-  std::vector<float> all = logits_of(session);
-  for (const TokenId token : tiny_text(5, 9)) {
-    EXPECT_TRUE(session.decode(token).ok());
-    const std::vector<float> row = logits_of(session);
-    all.insert(all.end(), row.begin(), row.end());
-  }
-  return all;
+  return test::asked(session);
 }
 
 std::unique_ptr<Session> restored(Engine& engine, const std::string& path, int64_t tokens = INT64_MAX) {

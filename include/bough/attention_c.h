@@ -116,8 +116,8 @@ BOUGH_API int64_t bough_paged_state_bytes(const bough_paged* paged, int32_t slot
 BOUGH_API int32_t bough_paged_due_stage(const bough_paged* paged, int64_t counter, int64_t length);
 BOUGH_API int32_t bough_paged_stages(const bough_paged* paged);
 
-/* stream: a cudaStream_t. */
-/* k, v: [rows, kv_heads, head_dim] of q's type; of the cache data and scale are written, and the summary with the keys. */
+/* stream: a cudaStream_t, here and below.
+   k, v: [rows, kv_heads, head_dim] of q's type; of the cache data and scale are written, and the summary with the keys. */
 BOUGH_API int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* k,
                                     const bough_paged_rows* v, const bough_paged_cache* cache, void* stream, char* message, size_t room);
 BOUGH_API int32_t bough_paged_prune(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q,

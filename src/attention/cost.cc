@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 
-// Keys that each stage (or the tree, as one) scores for a query block whose last interval begins at w0.
+// Keys that each stage (or the tree, as one) scores for a query block whose last interval begins at w0. REQUIRES: the layer selects.
 std::vector<double> scored_keys(const LayerPlan& l, int64_t w0) {
   std::vector<double> keys;
   const int64_t tokens = std::max<int64_t>(0, w0 - l.sinks);
@@ -22,7 +22,7 @@ std::vector<double> scored_keys(const LayerPlan& l, int64_t w0) {
     keys.push_back(rounds * 2 * branches * (l.tree.key_block / l.tree.key_stride));
     return keys;
   }
-  int64_t left = (tokens + (l.stages.empty() ? 1 : l.stages[0].chunk) - 1) / (l.stages.empty() ? 1 : l.stages[0].chunk);
+  int64_t left = (tokens + l.stages[0].chunk - 1) / l.stages[0].chunk;
   for (size_t i = 0; i < l.stages.size(); ++i) {
     const StagePlan& s = l.stages[i];
     if (i > 0) left *= l.stages[i - 1].chunk / s.chunk;
@@ -39,8 +39,7 @@ int rows_of(const LayerPlan& l, const AttentionPlan& plan, size_t stage) {
 }
 
 double attended(const LayerPlan& l, const AttentionPlan& plan, int64_t r1) {
-  if (l.mode == Mode::dense || sees_everything(l, plan.dense_below, r1)) return static_cast<double>(r1);
-  return static_cast<double>(std::min(r1, l.sinks + l.window + l.k));
+  return static_cast<double>(sees_everything(l, plan.dense_below, r1) ? r1 : l.sinks + l.window + l.k);
 }
 
 }  // namespace
@@ -50,7 +49,7 @@ PlanCost plan_cost(const AttentionPlan& plan, const HeadShape& heads, int layers
   const double per_key = 2.0 * heads.head_dim * heads.heads;
   for (int i = 0; i < layers; ++i) {
     const LayerPlan l = plan.layer(i);
-    const auto searches = [&](int64_t r1) { return l.mode != Mode::dense && l.k > 0 && !sees_everything(l, plan.dense_below, r1); };
+    const auto searches = [&](int64_t r1) { return l.k > 0 && !sees_everything(l, plan.dense_below, r1); };
     for (int64_t r0 = 0; r0 < length; r0 += kBlock) {
       const int64_t r1 = std::min(r0 + kBlock, length);
       cost.attention_flops += static_cast<double>(r1 - r0) * attended(l, plan, (r0 + r1 + 1) / 2) * 2 * per_key;

@@ -9,7 +9,6 @@
 #include "cpu/gather.h"
 #include "cpu/scratch.h"
 #include "cpu/search.h"
-#include "steps/kv_row.h"
 #include "steps/scan.h"
 
 namespace bough::cpu {
@@ -17,7 +16,6 @@ namespace {
 
 constexpr int kBlocks = 16;         // that share a tile
 constexpr int kItemsPerThread = 8;  // at least, where there is enough to do
-constexpr int kMaxDim = 256;
 
 // An active block, and where its packed rows lie.
 struct Piecewise {
@@ -142,17 +140,15 @@ class PieceScan {
       for (int i = 0; i < lanes; ++i) keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, plane, a_.kv.row_bytes());
       return a_.kv.type;
     }
-    const DType type = a_.kv.type == DType::f32 ? DType::f32 : DType::bf16;
+    const DType type = summary_type(a_.kv.type);
     const size_t row_bytes = kv_row_bytes(type, d_);
     for (int i = 0; i < lanes; ++i) {
       if (p.summary != nullptr && j + i < p.summary->chunks) {
         keys[i] = p.summary->key(head, j + i, node);
         continue;
       }
-      float mean[kMaxDim];
       std::byte* row = means + static_cast<size_t>(i) * row_bytes;
-      mean_key(a_.kv, pages, plane, a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece, a_.piece, mean);
-      for (int e = 0; e < d_; ++e) store_element(row, static_cast<size_t>(e), type, mean[e]);
+      store_mean(a_.kv, pages, plane, a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece, a_.piece, row);
       keys[i] = row;
     }
     return type;

@@ -32,10 +32,9 @@ void copy_chunk(const KvShape& kv, const PageTable& pages, size_t plane, int hea
 }
 
 void average_chunk(const KvShape& kv, const PageTable& pages, size_t plane, int head, int64_t index, const KeySummary& summary) {
-  float mean[kMaxDim];
   for (int node = 0; node < summary.nodes(); ++node) {
-    mean_key(kv, pages, plane, summary.sinks + index * summary.chunk + int64_t{node} * summary.piece, summary.piece, mean);
-    for (int i = 0; i < kv.head_dim; ++i) store_element(summary.key(head, index, node), static_cast<size_t>(i), summary.type, mean[i]);
+    const int64_t token = summary.sinks + index * summary.chunk + int64_t{node} * summary.piece;
+    store_mean(kv, pages, plane, token, summary.piece, summary.key(head, index, node));
   }
 }
 
@@ -58,6 +57,12 @@ void mean_key(const KvShape& kv, const PageTable& pages, size_t plane, int64_t t
   for (int e = 0; e < kv.head_dim; ++e) out[e] = rounded(out[e] * share, kv.type);
 }
 
+void store_mean(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, std::byte* row) {
+  float mean[kMaxDim];
+  mean_key(kv, pages, plane, token, piece, mean);
+  for (int i = 0; i < kv.head_dim; ++i) store_element(row, static_cast<size_t>(i), summary_type(kv.type), mean[i]);
+}
+
 void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int piece, int64_t sinks, int64_t chunks,
                     KeySummary& summary) {
   const int64_t held = summary.chunks;
@@ -68,7 +73,7 @@ void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int ch
   summary.rounds = piece > 0 ? 0 : summary_rounds(chunk);
   summary.kv_heads = kv.kv_heads;
   summary.head_dim = kv.head_dim;
-  summary.type = kv.type == DType::f32 ? DType::f32 : DType::bf16;
+  summary.type = summary_type(kv.type);
   if (summary.nodes() == 0) return;
   const auto wanted = static_cast<size_t>((chunks + KeySummary::kTile - 1) / KeySummary::kTile);
   summary.tiles.reserve(wanted);

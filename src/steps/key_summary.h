@@ -56,8 +56,13 @@ struct KeySummary {
   void truncate(int64_t length);
 };
 
-// The mean of keys [token, token + piece) of a plane, in fp32, rounded to bf16 where the cache is not f32. out [head_dim]
+// What a summary of such a cache holds.
+constexpr DType summary_type(DType kv) { return kv == DType::f32 ? DType::f32 : DType::bf16; }
+
+// The mean of keys [token, token + piece) of a plane, in fp32, rounded as summary_type(kv.type) is. out [head_dim]
 void mean_key(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, float* out);
+// The same as a row of that type.
+void store_mean(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, std::byte* row);
 
 // Copies the keys of chunks up to `chunks`, each whole in the pages, that the summary does not hold yet, or with piece > 1 averages them;
 // of pieces of one key it holds nothing. A summary keeps the chunk and piece that it began with. Throws std::bad_alloc; what it held stays.

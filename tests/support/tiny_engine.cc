@@ -61,6 +61,17 @@ std::vector<TokenId> tiny_text(int64_t count, uint64_t seed) {
 
 std::vector<float> logits_of(const Session& session) { return {session.logits().begin(), session.logits().end()}; }
 
+std::vector<float> asked(Session& session) {
+  EXPECT_TRUE(session.append(tiny_text(37, 8), {.will_sample = true, .logits = 37}).ok());
+  std::vector<float> all = logits_of(session);
+  for (const TokenId token : tiny_text(5, 9)) {
+    EXPECT_TRUE(session.decode(token).ok());
+    const std::vector<float> row = logits_of(session);
+    all.insert(all.end(), row.begin(), row.end());
+  }
+  return all;
+}
+
 std::unique_ptr<Session> session_of(Engine& engine) {
   Result<std::unique_ptr<Session>> session = engine.new_session();
   EXPECT_TRUE(session.ok()) << session.status().message();

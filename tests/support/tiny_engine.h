@@ -50,6 +50,8 @@ class TinyFile {
 // Ordinary tokens of the tiny vocabulary.
 std::vector<TokenId> tiny_text(int64_t count, uint64_t seed = 5);
 std::vector<float> logits_of(const Session& session);
+// A question to sample from and five decoded tokens: all logits.
+std::vector<float> asked(Session& session);
 std::unique_ptr<Session> session_of(Engine& engine);
 // The last row of `logits`.
 std::vector<float> last_row(std::span<const float> logits);

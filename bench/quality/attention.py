@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 import torch
 from torch import Tensor
@@ -58,12 +58,14 @@ class KvCache:
         self.room = 0
         self.k: list[Tensor] = []
         self.v: list[Tensor] = []
+        self.means: dict[int, bough.KeySummary] = {}
         self._batches: dict[tuple[int, int], dict[str, Any]] = {}
 
     def start(self, tokens: int) -> None:
         if tokens <= self.room:
             return
         self.k, self.v = [], []  # given back before more is asked for
+        self.means.clear()
         self.room = -(-tokens // SLICE) * SLICE
         size = (self.shape.kv_heads, self.room, self.shape.head_dim)
         self.k = [torch.zeros(size, device=self.device, dtype=self.dtype) for _ in range(self.shape.layers)]
@@ -72,6 +74,21 @@ class KvCache:
     def write(self, layer: int, k: Tensor, v: Tensor, first: int) -> None:
         self.k[layer][:, first : first + len(k)] = k.transpose(0, 1)
         self.v[layer][:, first : first + len(k)] = v.transpose(0, 1)
+
+    def summary(self, layer: int, paged: bough.PagedAttention, first: int, end: int) -> Optional[bough.KeySummary]:
+        """The means that the layer's plan reads, those of tokens [first, end) made anew."""
+        n = paged.mean_keys
+        if n == 0:
+            return None
+        k = self.k[layer].transpose(0, 1)[None]
+        if layer not in self.means:
+            made = paged.new_means(k, k)
+            assert made is not None
+            self.means[layer] = made
+        batch = self.paged(layer, end - first // n * n, end)
+        where = {name: batch[name] for name in ("lengths", "query_start", "longest")}
+        paged.summarise(k, self.means[layer], rows=end - first // n * n, **where)
+        return self.means[layer]
 
     def paged(self, layer: int, rows: int, end: int) -> dict[str, Any]:
         """Arguments of PagedAttention's calls for the last `rows` of a text's `end` tokens."""
@@ -136,7 +153,7 @@ class PlanAttention:
         if self.paged:
             paged = self.paged[own].of_layer[layer]
             batch = self.cache.paged(layer, len(q), end)
-            paged.prune(q, **batch)
+            paged.prune(q, summary=self.cache.summary(layer, paged, first, end), **batch)
             return paged.attend(q, **batch)  # type: ignore[no-any-return]
         shape = self.cache.shape
         o = bough.attention(

@@ -80,8 +80,9 @@ typedef struct bough_paged_cache {
   bough_paged_plane k, v;
   const int32_t* page_table; /* [sequences, table_stride] or NULL */
   int64_t table_stride;
-  bough_paged_plane summary; /* every summary_step-th key once more; data NULL: none */
-  int64_t summary_step;      /* a power of two from 4 to 64, at most page_tokens and a quarter of the first chunk; 0 where there is none */
+  bough_paged_plane summary; /* every summary_step-th key once more, or the means of as many; data NULL: none */
+  int64_t summary_step;      /* a power of two from 4 to 64, at most page_tokens and a quarter of the first chunk; of means
+                                bough_paged_mean_keys; 0 where there is none */
 } bough_paged_cache;
 
 typedef struct bough_paged_batch {
@@ -115,11 +116,15 @@ BOUGH_API int64_t bough_paged_workspace_bytes(const bough_paged* paged);
 BOUGH_API int64_t bough_paged_state_bytes(const bough_paged* paged, int32_t slots);
 BOUGH_API int32_t bough_paged_due_stage(const bough_paged* paged, int64_t counter, int64_t length);
 BOUGH_API int32_t bough_paged_stages(const bough_paged* paged);
+BOUGH_API int32_t bough_paged_mean_keys(const bough_paged* paged); /* keys of each mean that the summary has to hold; 0: none */
 
 /* stream: a cudaStream_t, here and below.
    k, v: [rows, kv_heads, head_dim] of q's type; of the cache data and scale are written, and the summary with the keys. */
 BOUGH_API int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* k,
                                     const bough_paged_rows* v, const bough_paged_cache* cache, void* stream, char* message, size_t room);
+/* Puts the means of keys that the caller has written into the summary; batch->query_start NULL: of all tokens. Of the cache k is read. */
+BOUGH_API int32_t bough_paged_summarise(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_cache* cache,
+                                        void* stream, char* message, size_t room);
 BOUGH_API int32_t bough_paged_prune(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q,
                                     const bough_paged_cache* cache, void* workspace, void* stream, char* message, size_t room);
 BOUGH_API int32_t bough_paged_attend(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* q,

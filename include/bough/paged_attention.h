@@ -74,6 +74,8 @@ struct PagedCache {
   // then read nothing of k. The key of each token t that summary_step divides is here once more, as k has it: page as in k, row
   // (t % page_tokens) / summary_step, so a page has page_tokens / summary_step rows. Where the scales of k differ by token, it has scales
   // of its own at such rows, otherwise summary.scale is null and k's hold. data null: none.
+  // Where mean_keys() of the plan is n > 0 it is not optional and holds, for n = summary_step, the mean of keys [t, t + n), in q's type and
+  // without scales: what the plan's stages score. Those of n keys that are all there are read.
   PagedPlane summary;
   int summary_step = 0;  // a power of two from 4 to 64, at most page_tokens and a quarter of the plan's first chunk
 };
@@ -121,15 +123,23 @@ class PagedAttention {
   ~PagedAttention();
 
   const AttentionPlan& plan() const;
+  // Keys of each mean that PagedCache::summary has to hold for this plan and layer; 0: none.
+  int mean_keys() const;
 
   // Bytes of scratch that calls on one stream share; it is zero before the first call. 256-byte aligned.
   size_t workspace_bytes() const;
 
   // Puts keys and values of the batch's rows, [rows, kv_heads, head_dim] of q's type, where the cache keeps their tokens; of the cache
-  // data and scale are written, and the summary with the keys. A row of an e4m3 or i8 cache whose scales differ by token gets its greatest
-  // magnitude / 448 or / 127 as its scale, 1 where all is 0; any other scale is read, and what it cannot hold is clamped. batch.query_start
-  // null: one row a sequence, none where the length is 0; batch.longest is not read. Errors: as prune.
+  // data and scale are written, and the summary with the keys; the mean of n keys with the last of them, from what all n read as. A row of
+  // an e4m3 or i8 cache whose scales differ by token gets its greatest magnitude / 448 or / 127 as its scale, 1 where all is 0; any other
+  // scale is read, and what it cannot hold is clamped. batch.query_start null: one row a sequence, none where the length is 0;
+  // batch.longest is not read. Errors: as prune.
   Status write(const PagedBatch& batch, const PagedRows& k, const PagedRows& v, const PagedCache& cache, void* stream) const;
+
+  // Puts the means of keys that end among the batch's rows, whose keys the caller has written, into cache.summary; batch.query_start null:
+  // those of all tokens, and batch.rows is not read. Of the cache k and the page table are read. Errors: as prune; invalid_argument where
+  // mean_keys() is 0.
+  Status summarise(const PagedBatch& batch, const PagedCache& cache, void* stream) const;
 
   // Chooses the context of every query block: stages, or nothing where all is seen. Blocks of 64 rows in absolute positions; the last
   // plan().tail rows of each sequence choose for themselves, where the layer chooses.

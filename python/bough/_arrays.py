@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import Any, ContextManager, Optional, Sequence
 
 from ._dlpack import is_torch
@@ -119,3 +120,12 @@ def arrays_of(array: Any, index: int) -> Any:
     raise BoughError(
         f"a {type(array).__name__} on a CUDA device is known neither to PyTorch nor to CuPy", "unsupported"
     )
+
+
+def on_device(index: Optional[int]) -> ContextManager[Any]:
+    """Makes a device the current one of the library of arrays that is loaded; None changes nothing."""
+    if index is not None and "torch" in sys.modules:
+        return sys.modules["torch"].cuda.device(index)  # type: ignore[no-any-return]
+    if index is not None and "cupy" in sys.modules:
+        return sys.modules["cupy"].cuda.Device(index)  # type: ignore[no-any-return]
+    return contextlib.nullcontext()

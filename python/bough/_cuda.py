@@ -114,6 +114,23 @@ def _cache_of(config: Config, k: Any, v: Any, k_scale: Any, v_scale: Any) -> Cac
     return cache
 
 
+def _put_means(kept: _Kept, cache: Cache, q: Any, k: Any, batch: Batch, arrays: Any, stream: int) -> Any:
+    """Those of all keys, where the plan reads them; what keeps their memory."""
+    n = kept.attention.mean_keys
+    if n == 0:
+        return None
+    at = view(k, "k")
+    b, heads, tokens, d = at.shape
+    means = arrays.empty((b, -(-tokens // n), heads, d), q)
+    plane = Plane(data=view(means, "means").pointer, token_stride=heads * d, head_stride=d)
+    plane.page_stride = kept.attention.config.page_tokens // n * heads * d
+    plane.sequence_stride = means.shape[1] * heads * d
+    cache.summary, cache.summary_step = plane, n
+    all_keys = Batch(None, batch.lengths, 0, batch.longest, batch.sequences)
+    call("bough_paged_summarise", kept.attention._handle, byref(all_keys), byref(cache), stream)
+    return means
+
+
 def attend_cuda(
     config: Config, q: Any, k: Any, v: Any, lengths: Any, k_scale: Any, v_scale: Any, sinks: Any
 ) -> tuple[Any, Any]:
@@ -141,8 +158,10 @@ def attend_cuda(
         sink = floats(sinks, "sink_logits", heads)
         head = kept.attention._handle, byref(batch), byref(q_rows), byref(cache)
         memory = view(workspace, "workspace").pointer
+        means = _put_means(kept, cache, q, k, batch, arrays, stream)
         call("bough_paged_prune", *head, memory, stream)
         call("bough_paged_attend", *head, byref(o_rows), view(lse, "lse").pointer, sink, memory, stream)
+        del means
     return arrays.swap(o), lse.swapaxes(1, 2)
 
 

@@ -157,6 +157,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bough_paged_state_bytes": (c_int64, [c_void_p, c_int32]),
     "bough_paged_due_stage": (c_int32, [c_void_p, c_int64, c_int64]),
     "bough_paged_stages": (c_int32, [c_void_p]),
+    "bough_paged_mean_keys": (c_int32, [c_void_p]),
+    "bough_paged_summarise": (c_int32, [c_void_p, POINTER(Batch), POINTER(Cache), c_void_p, *_MESSAGE]),
     "bough_paged_write": (
         c_int32,
         [c_void_p, POINTER(Batch), POINTER(Rows), POINTER(Rows), POINTER(Cache), c_void_p, *_MESSAGE],

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from typing import Any, Optional, Sequence
 
 from . import _library
-from ._arrays import arrays_of
+from ._arrays import arrays_of, on_device
 from ._checks import check_bytes, check_last, check_type, floats, ints, steps
 from ._config import Config, Plan, check_pairs, dtype_name, plan_text, rope_frequencies
 from ._dlpack import View, view
@@ -43,7 +41,8 @@ class PagedAttention:
         k_cache, v_cache    [pages, page_tokens, kv_heads, head_dim] with `page_table` [sequences, pages a sequence] int32, otherwise
                             [sequences, tokens, kv_heads, head_dim]; any strides but the last (transpose a cache with heads first)
         k_scale, v_scale    of fp8 and int8: float32, one number or the cache's first three dimensions; value = stored * scale
-        summary             KeySummary of k_cache: scans take from it the keys that it has, in the rounds that look at no others
+        summary             KeySummary of k_cache: means of keys where mean_keys is not 0 (the plan `default`), and then not optional; of
+                            other plans keys that scans take from there
         lengths             [sequences] int32: tokens, the rows of this call included
         query_start         [sequences + 1] int32: rows [query_start[s], query_start[s + 1]) belong to sequence s
         longest             tokens, an upper bound of lengths; None for max_length
@@ -117,7 +116,7 @@ class PagedAttention:
         self.max_rows, self.max_sequences, self.max_length = rows, sequences, length
         self._workspace: Any = None
         limits = Limits(rows=rows, length=length, sequences=sequences, portable=int(portable))
-        with _current_device(device):
+        with on_device(device):
             shape, plan = config.shape(), config.plan.encode()
             call("bough_paged_create", plan, config.layer, byref(shape), byref(limits), byref(self._handle))
 
@@ -138,6 +137,11 @@ class PagedAttention:
     def stages(self) -> int:
         """What `due_stage` says where no stage is due."""
         return int(self._library.bough_paged_stages(self._handle))
+
+    @property
+    def mean_keys(self) -> int:
+        """Keys of each mean that `summary` has to hold for this plan and layer; 0: none."""
+        return int(self._library.bough_paged_mean_keys(self._handle))
 
     def state_bytes(self, slots: int) -> int:
         """Bytes of the states of `slots` sequences that are decoded; zero before their first call."""
@@ -176,12 +180,44 @@ class PagedAttention:
         summary too."""
         k_rows = self._rows(k, "k", heads=self.config.kv_heads)
         v_rows = self._rows(v, "v", like=k, heads=self.config.kv_heads)
-        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary)
-        batch, kept = self._batch(k, lengths, query_start, None)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary, self.mean_keys)
+        batch, kept = self._batch(k.shape[0], lengths, query_start, None)
         arrays = arrays_of(k, view(k, "k").index)
         on = arrays.stream() if stream is None else stream
         with arrays.guard():
             call("bough_paged_write", self._handle, byref(batch), byref(k_rows), byref(v_rows), byref(cache), on)
+        del keep, kept
+
+    def new_means(self, q: Any, k_cache: Any, page_table: Any = None) -> Optional[KeySummary]:
+        """Room for the means of such a cache, of the type and on the device of the array `q`; None where the plan reads none."""
+        n, at = self.mean_keys, view(k_cache, "k_cache")
+        if n == 0:
+            return None
+        arrays = arrays_of(q, view(q, "q").index)
+        with arrays.guard():
+            return KeySummary(arrays.empty((at.shape[0], -(-at.shape[1] // n), *at.shape[2:]), q), n)
+
+    def summarise(
+        self,
+        k_cache: Any,
+        summary: KeySummary,
+        *,
+        lengths: Any,
+        query_start: Any = None,
+        rows: int = 0,
+        page_table: Any = None,
+        longest: Optional[int] = None,
+        k_scale: Any = None,
+        stream: Optional[int] = None,
+    ) -> None:
+        """Puts the means of keys that are in the cache into `summary`, those that end among the last query_start[s + 1] -
+        query_start[s] tokens of text s (`rows` in all), or None: all of them. `write` does it for what it writes."""
+        cache, keep = cache_of(self.config, k_cache, k_cache, page_table, k_scale, k_scale, summary, self.mean_keys)
+        batch, kept = self._batch(rows, lengths, query_start, longest)
+        arrays = arrays_of(k_cache, view(k_cache, "k_cache").index)
+        on = arrays.stream() if stream is None else stream
+        with arrays.guard():
+            call("bough_paged_summarise", self._handle, byref(batch), byref(cache), on)
         del keep, kept
 
     def prune(
@@ -202,8 +238,8 @@ class PagedAttention:
     ) -> None:
         """Chooses the context of every query block of 64 rows; `attend` on the same workspace reads it."""
         rows = self._rows(q, "q")
-        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary)
-        batch, kept = self._batch(q, lengths, query_start, longest)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary, self.mean_keys)
+        batch, kept = self._batch(q.shape[0], lengths, query_start, longest)
         arrays, memory, on = self._place(q, workspace, stream)
         with arrays.guard():
             call("bough_paged_prune", self._handle, byref(batch), byref(rows), byref(cache), memory, on)
@@ -230,7 +266,7 @@ class PagedAttention:
         """Attention over what the last `prune` chose: o, as q. lse [rows, heads] float32, when given, gets the log of the sums."""
         rows = self._rows(q, "q")
         cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, None)
-        batch, kept = self._batch(q, lengths, query_start, longest)
+        batch, kept = self._batch(q.shape[0], lengths, query_start, longest)
         arrays, memory, on = self._place(q, workspace, stream)
         out = arrays.empty(q.shape, q) if out is None else out
         o = self._rows(out, "out", like=q)
@@ -270,8 +306,8 @@ class PagedAttention:
         of a sequence adds one token. A length of 0 leaves a row out.
         """
         rows = self._rows(q, "q")
-        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary)
-        batch, kept = self._batch(q, lengths, None, longest)
+        cache, keep = cache_of(self.config, k_cache, v_cache, page_table, k_scale, v_scale, summary, self.mean_keys)
+        batch, kept = self._batch(q.shape[0], lengths, None, longest)
         arrays, memory, on = self._place(q, workspace, stream)
         out = arrays.empty(q.shape, q) if out is None else out
         o = self._rows(out, "out", like=q)
@@ -347,19 +383,11 @@ class PagedAttention:
         return Rows(at.pointer, step[0], step[1])
 
     def _batch(
-        self, q: Any, lengths: Any, query_start: Any, longest: Optional[int]
+        self, rows: int, lengths: Any, query_start: Any, longest: Optional[int]
     ) -> tuple[_library.Batch, tuple[View, ...]]:
         many = ints(lengths, "lengths", None)
         count = many.shape[0]
         start = ints(query_start, "query_start", count + 1) if query_start is not None else None
         most = self.max_length if longest is None else longest
-        batch = _library.Batch(start.pointer if start else None, many.pointer, q.shape[0], most, count)
+        batch = _library.Batch(start.pointer if start else None, many.pointer, rows, most, count)
         return batch, (many, start) if start else (many,)
-
-
-def _current_device(index: Optional[int]) -> Any:
-    if index is not None and "torch" in sys.modules:
-        return sys.modules["torch"].cuda.device(index)
-    if index is not None and "cupy" in sys.modules:
-        return sys.modules["cupy"].cuda.Device(index)
-    return contextlib.nullcontext()

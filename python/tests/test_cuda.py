@@ -6,7 +6,7 @@ import json
 
 import pytest
 from conftest import worst_row
-from plans import SMALL, STREAMING
+from plans import MEANS, SMALL, STREAMING
 
 import bough
 
@@ -57,7 +57,7 @@ def test_cuda_equals_cpu(plan, b, heads, kv_heads, d, rows, tokens):
     assert float((lse.cpu() - sums).abs().max()) < 2e-2
 
 
-@pytest.mark.parametrize("plan", [SMALL, TWO_STAGES, PER_HEAD])
+@pytest.mark.parametrize("plan", [SMALL, TWO_STAGES, PER_HEAD, MEANS])
 @pytest.mark.parametrize("rows,tokens", [(1, 900), (70, 1000), (300, 1500)])
 def test_cuda_equals_cpu_with_stages(plan, rows, tokens):
     """Rounding decides between chunks whose scores are nearly the same: blocks may differ there, most of them may not."""
@@ -109,7 +109,7 @@ def test_compiled():
     )
 
 
-@pytest.mark.parametrize("plan", [SMALL, STREAMING])
+@pytest.mark.parametrize("plan", [SMALL, MEANS, STREAMING])
 def test_captured_in_a_graph(plan):
     q, k, v = texts(2, 4, 2, 70, 1300)
     bough.attention(q, k, v, plan, rope_theta=THETA)
@@ -161,7 +161,7 @@ def in_pages(x, order):
     return out
 
 
-@pytest.mark.parametrize("plan", [SMALL, STREAMING])
+@pytest.mark.parametrize("plan", [SMALL, MEANS, STREAMING])
 def test_pages_equal_contiguous(plan):
     q, k, v = texts(2, 4, 2, 100, 1024)
     attention = paged(plan)
@@ -170,24 +170,38 @@ def test_pages_equal_contiguous(plan):
     rows = q.transpose(1, 2).reshape(200, 4, 64)
     call = {"lengths": ints(1024, 1024), "query_start": ints(0, 100, 200), "page_table": table}
     pages = in_pages(k, order), in_pages(v, order)
-    attention.prune(rows, *pages, **call)
+    means = attention.new_means(q, pages[0], table)
+    assert (means is None) == (attention.mean_keys == 0) == (plan is not MEANS)
+    if means is not None:
+        where = {"lengths": call["lengths"], "page_table": table}
+        attention.summarise(pages[0], means, **where)
+        expected = pages[0].float().view(128, 2, 8, 2, 64).mean(2)
+        assert worst_row(means.keys.float().cpu(), expected.cpu()) < 1e-2
+        rest = bough.KeySummary(torch.zeros_like(means.keys), 8)  # those that end among the last 10 of each text
+        attention.summarise(pages[0], rest, query_start=ints(0, 10, 20), rows=20, **where)
+        last = table[:, -1].long()
+        assert torch.equal(rest.keys[last], means.keys[last]) and int((rest.keys != 0).any(-1).any(-1).sum()) == 4
+    attention.prune(rows, *pages, summary=means, **call)
     o = attention.attend(rows, *pages, **call)
     expected = bough.attention(q, k, v, plan, rope_theta=THETA)
     assert torch.equal(o.view(2, 100, 4, 64).transpose(1, 2), expected)
     chosen = attention.selection()
     assert chosen.blocks.shape[1] == 8 and int((chosen.blocks[:, 2] > 0).sum()) > 0
-    if plan is SMALL:
+    if plan is not STREAMING:
         assert chosen.chunk == 8 and int(chosen.counts[:, 0].max()) == 64 // 8
 
 
-@pytest.mark.parametrize("plan", [SMALL, STREAMING])
+@pytest.mark.parametrize("plan", [SMALL, MEANS, STREAMING])
 def test_decode_that_always_refreshes_equals_a_last_row(plan):
     q, k, v = texts(2, 4, 2, 20, 1024)
     attention = paged(plan)
     states = attention.new_states(2, like=q)
     caches = k.transpose(1, 2), v.transpose(1, 2)
+    means = attention.new_means(q, caches[0])
     for step in range(20):
         length = 1024 - 20 + step + 1
+        if means is not None:
+            attention.summarise(caches[0], means, lengths=ints(length, length))
         stage = attention.due_stage(step, length)
         assert stage == 0
         o = attention.decode(
@@ -199,6 +213,7 @@ def test_decode_that_always_refreshes_equals_a_last_row(plan):
             slot=ints(1, 0),
             stage=ints(stage, stage),
             least_stage=stage,
+            summary=means,
         )
         one = bough.attention(q[:, :, step : step + 1], k[:, :, :length], v[:, :, :length], plan, rope_theta=THETA)
         assert worst_row(o.float().cpu(), one[:, :, 0].float().cpu()) < 2e-2, f"step {step}"

@@ -192,9 +192,10 @@ def test_layers_that_are_alike() -> None:
 
 
 class OnCpu:
-    """What PagedAttention is asked for, by attention(); decode always with every stage. Of the schedule it takes down what was due."""
+    """What PagedAttention is asked for, by attention(); decode always with every stage. Of the schedule it takes down what was due. It
+    wants the means of 8 keys of every call, which are those of its texts."""
 
-    stages = 2
+    stages, mean_keys = 2, 8
 
     def __init__(self, config: Any, calls: list[Any]) -> None:
         self.config, self.calls = config, calls
@@ -209,6 +210,20 @@ class OnCpu:
     def new_workspace(self, like: Any) -> None:
         return None
 
+    def new_means(self, q: Any, k: Any) -> bough.KeySummary:
+        return bough.KeySummary(torch.full((k.shape[0], k.shape[1] // 8, *k.shape[2:]), torch.nan, dtype=q.dtype), 8)
+
+    def summarise(self, k: Any, means: Any, *, lengths: Any, query_start: Any, rows: int, longest: int) -> None:
+        assert int(query_start[-1]) == rows and int(lengths.max()) == longest <= k.shape[1]
+        for s, (length, n) in enumerate(zip(lengths.tolist(), query_start.diff().tolist())):
+            begin, end = (length - n) // 8, length // 8
+            means.keys[s, begin:end] = k[s, begin * 8 : end * 8].unflatten(0, (-1, 8)).mean(1)
+
+    def check_means(self, k: Any, lengths: Any, means: Any) -> None:
+        for s, length in enumerate(lengths.tolist()):
+            n = length // 8
+            assert torch.equal(means.keys[s, :n], k[s, : n * 8].unflatten(0, (-1, 8)).mean(1))
+
     def rows(self, q: Any, k: Any, v: Any, length: int, sinks: Any) -> Any:
         c = self.config
         how = dict(keys_rotated=True) if c.keys_rotated else dict(frequencies=c.frequencies)
@@ -216,7 +231,10 @@ class OnCpu:
         how.update(layer=c.layer, scale=c.scale, sink_logits=sinks, trained_context=c.trained_context)
         return bough.attention(q, k, v, c.plan, **how)[0].transpose(0, 1)
 
-    def prune(self, q: Any, k: Any, v: Any, *, lengths: Any, query_start: Any, longest: int, workspace: Any) -> None:
+    def prune(
+        self, q: Any, k: Any, v: Any, *, lengths: Any, query_start: Any, longest: int, summary: Any, workspace: Any
+    ) -> None:
+        self.check_means(k, lengths, summary)
         assert int(lengths.max()) == longest <= k.shape[1] and int(query_start[-1]) == q.shape[0]
 
     def attend(self, q: Any, k: Any, v: Any, *, lengths: Any, query_start: Any, sink_logits: Any, **_: Any) -> Any:
@@ -229,8 +247,9 @@ class OnCpu:
 
     def decode(
         self, q: Any, k: Any, v: Any, *, lengths: Any, states: Any, slots: int, slot: Any, stage: Any, least_stage: int,
-        longest: int, sink_logits: Any, workspace: Any,
+        longest: int, summary: Any, sink_logits: Any, workspace: Any,
     ) -> Any:  # fmt: skip
+        self.check_means(k, lengths, summary)
         assert slot.tolist() == list(range(slots)) and states.shape == (slots,) and int(stage.min()) == least_stage
         assert int(lengths.max()) == longest <= k.shape[1]
         self.calls.append(("decode", self.config.layer, stage.tolist()))

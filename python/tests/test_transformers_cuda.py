@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from plans import SMALL, STREAMING
+from plans import MEANS, SMALL, STREAMING
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.0")
@@ -45,7 +45,7 @@ def check(plan: Any, extend: bool, tokens: Any, kind: str = "Llama", **options: 
     device, host = pair(plan, extend, kind)
     got, want = last_logits(device, tokens, **options), last_logits(host, tokens, **options)
     allowed = NEAR
-    if plan is SMALL:
+    if plan in (SMALL, MEANS):
         bough.transformers.enable(host, STREAMING, extend=extend)
         allowed = relative(last_logits(host, tokens, **options), want) / 2
         assert allowed > NEAR
@@ -53,7 +53,7 @@ def check(plan: Any, extend: bool, tokens: Any, kind: str = "Llama", **options: 
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
-@pytest.mark.parametrize("plan", ["dense", SMALL, STREAMING], ids=["dense", "small", "streaming"])
+@pytest.mark.parametrize("plan", ["dense", SMALL, MEANS, STREAMING], ids=["dense", "small", "means", "streaming"])
 @pytest.mark.parametrize("extend", [False, True])
 def test_logits_equal_those_of_the_cpu(kind, plan, extend):
     check(plan, extend, ids(500, 2), kind)
@@ -89,7 +89,7 @@ def test_generate_goes_on_as_prefill_would(plan, extend):
     assert out.sequences.shape == (1, 456) and int(out.sequences.max()) < VOCABULARY
     text = out.sequences[:, :-1].cpu()
     again, allowed = last_logits(device, text)[:, -1], NEAR
-    if plan is SMALL:
+    if plan in (SMALL, MEANS):
         bough.transformers.enable(device, STREAMING, extend=extend)
         allowed = relative(last_logits(device, text)[:, -1], again) / 2
     assert relative(out.logits[-1].float().cpu(), again) < allowed
@@ -124,7 +124,7 @@ def fed(model: Any, cache: Any, tokens: Any, *ends: int, mask: Any = None, begin
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Qwen3"])
-@pytest.mark.parametrize("plan", [OFTEN, STREAMING, "dense"], ids=["often", "streaming", "dense"])
+@pytest.mark.parametrize("plan", [OFTEN, MEANS, STREAMING, "dense"], ids=["often", "means", "streaming", "dense"])
 @pytest.mark.parametrize("extend", [False, True])
 def test_decode_that_always_refreshes_equals_one_call(kind, plan, extend):
     model, tokens = on_gpu(plan, extend, kind=kind), ids(430, 2)
@@ -163,7 +163,7 @@ def left_padded(columns, *padding):
     return ids(columns, len(padding)) * mask, mask
 
 
-@pytest.mark.parametrize("plan", [STREAMING, OFTEN], ids=["streaming", "often"])
+@pytest.mark.parametrize("plan", [STREAMING, OFTEN, MEANS], ids=["streaming", "often", "means"])
 def test_texts_that_begin_at_different_tokens(plan):
     model = on_gpu(plan, True)
     (tokens, mask), ends = left_padded(700, 0, 333, 90, 650), [300, 640, 690, *range(691, 701)]
@@ -172,9 +172,10 @@ def test_texts_that_begin_at_different_tokens(plan):
     assert relative(ours, own) < NEAR
 
 
-def test_the_text_changes_under_the_states():
+@pytest.mark.parametrize("stages", [SMALL["stages"], MEANS["stages"]], ids=["descents", "means"])
+def test_the_text_changes_under_the_states(stages):
     """What is cropped, reordered, copied and read in slices goes on as a cache that never had states."""
-    model, tokens, other = on_gpu(SELDOM, True), ids(520, 2), ids(520, 2, seed=9)
+    model, tokens, other = on_gpu({**SELDOM, "stages": stages}, True), ids(520, 2), ids(520, 2, seed=9)
     ours, own = BoughCache(model), dynamic(model)
     fed(model, ours, tokens, 400, *range(401, 407))
     fed(model, own, tokens, 400, 406)

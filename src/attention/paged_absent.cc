@@ -27,6 +27,7 @@ const AttentionPlan& PagedAttention::plan() const { return impl_->plan; }
 size_t PagedAttention::workspace_bytes() const { return 0; }
 size_t PagedAttention::state_bytes(int /*slots*/) const { return 0; }
 int PagedAttention::stages() const { return 0; }
+int PagedAttention::mean_keys() const { return 0; }
 int PagedAttention::due_stage(int64_t /*counter*/, int64_t /*length*/) const { return 0; }
 PagedSelection PagedAttention::selection(void* /*workspace*/) const { return {}; }
 
@@ -34,6 +35,8 @@ Status PagedAttention::write(const PagedBatch& /*batch*/, const PagedRows& /*k*/
                              void* /*stream*/) const {
   return no_cuda();
 }
+
+Status PagedAttention::summarise(const PagedBatch& /*batch*/, const PagedCache& /*cache*/, void* /*stream*/) const { return no_cuda(); }
 
 Status PagedAttention::prune(const PagedBatch& /*batch*/, const PagedRows& /*q*/, const PagedCache& /*cache*/, void* /*workspace*/,
                              void* /*stream*/) const {

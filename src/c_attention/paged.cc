@@ -128,6 +128,7 @@ int32_t bough_paged_due_stage(const bough_paged* paged, int64_t counter, int64_t
   return paged->attention.due_stage(counter, length);
 }
 int32_t bough_paged_stages(const bough_paged* paged) { return paged->attention.stages(); }
+int32_t bough_paged_mean_keys(const bough_paged* paged) { return paged->attention.mean_keys(); }
 
 int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_rows* k, const bough_paged_rows* v,
                           const bough_paged_cache* cache, void* stream, char* message, size_t room) {
@@ -135,6 +136,16 @@ int32_t bough_paged_write(const bough_paged* paged, const bough_paged_batch* bat
     BOUGH_RETURN_IF_ERROR(check_call(paged, batch, k, "k", cache));
     BOUGH_RETURN_IF_ERROR(check_given(v, "v"));
     return paged->attention.write(batch_of(*batch), rows_of(*k), rows_of(*v), cache_of(*cache), stream);
+  });
+}
+
+int32_t bough_paged_summarise(const bough_paged* paged, const bough_paged_batch* batch, const bough_paged_cache* cache, void* stream,
+                              char* message, size_t room) {
+  return guarded(message, room, [&]() -> Status {
+    BOUGH_RETURN_IF_ERROR(check_given(paged, "paged"));
+    BOUGH_RETURN_IF_ERROR(check_given(batch, "batch"));
+    BOUGH_RETURN_IF_ERROR(check_given(cache, "cache"));
+    return paged->attention.summarise(batch_of(*batch), cache_of(*cache), stream);
   });
 }
 

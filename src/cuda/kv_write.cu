@@ -1,5 +1,7 @@
-// kv_write: rows of keys and values to where the cache keeps their tokens, and of keys to the summary. A warp takes one row of one KV head;
-// a lane has eight elements.
+// kv_write: rows of keys and values to where the cache keeps their tokens, and of keys, or their means, to the summary. summarise: means of
+// keys that are there. A warp takes one row of one KV head; a lane has eight elements.
+#include <type_traits>
+
 #include "cuda/instance.cuh"
 #include "cuda/prim/launch.cuh"
 #include "cuda/prim/search.cuh"
@@ -14,13 +16,14 @@ constexpr int kWarps = 8;
 struct Place {
   int seq = -1;  // -1: no row
   int token = 0;
+  int before = 0;  // rows of the call that are of the same sequence and before this one; -1: the cache has this one too
 };
 
 __device__ Place place_of(const WriteArgs& a, int row) {
-  if (a.query_start == nullptr) return row < a.sequences && a.lengths[row] > 0 ? Place{row, a.lengths[row] - 1} : Place{};
+  if (a.query_start == nullptr) return row < a.sequences && a.lengths[row] > 0 ? Place{row, a.lengths[row] - 1, 0} : Place{};
   if (row >= a.query_start[a.sequences]) return {};
   const int seq = last_at_most(a.query_start, a.sequences, row);
-  return {seq, a.lengths[seq] - (a.query_start[seq + 1] - row)};
+  return {seq, a.lengths[seq] - (a.query_start[seq + 1] - row), row - a.query_start[seq]};
 }
 
 template <Kv KV>
@@ -54,7 +57,7 @@ struct Row {
   }
 };
 
-// What a row is divided by: the scale that is there, or one of its own, which is written.
+// What a row is divided by: the scale that is there, or one of its own.
 template <Kv KV>
 __device__ float scale_for(const Row& row, const float (&x)[8]) {
   if (row.plane.scale == nullptr) return 1.0F;
@@ -64,47 +67,138 @@ __device__ float scale_for(const Row& row, const float (&x)[8]) {
   for (int i = 0; i < 8; ++i) most = fmaxf(most, fabsf(x[i]));
 #pragma unroll
   for (int apart = 16; apart > 0; apart /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, apart));
-  const float own = most > 0 ? __fdiv_rn(most, KV == Kv::e4m3 ? 448.0F : 127.0F) : 1.0F;
-  if (threadIdx.x % 32 == 0) *row.scale() = own;
-  return own;
+  return most > 0 ? __fdiv_rn(most, KV == Kv::e4m3 ? 448.0F : 127.0F) : 1.0F;
 }
+
+template <typename T>
+__device__ __forceinline__ void unpack_eight(uint4 words, float (&x)[8]) {
+  const uint32_t w[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 u = unpack<T>(w[i]);
+    x[2 * i] = u.x;
+    x[2 * i + 1] = u.y;
+  }
+}
+
+template <Kv KV>
+__device__ __forceinline__ uint2 codes_of(const float (&x)[8], float scale) {
+  uint32_t out[2] = {};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) out[i / 4] |= code_of<KV>(__fdiv_rn(x[i], scale)) << (i % 4 * 8);
+  return {out[0], out[1]};
+}
+
+// Rows that one warp writes of one KV head, and what they read as.
+template <typename T, Kv KV>
+struct Writer {
+  const Problem& p;
+  const WriteRows& rows;
+  const Plane& plane;
+  int head;
+  int e = threadIdx.x % 32 * 8;  // this lane's first element
+
+  __device__ __forceinline__ Row row(int seq, int token) const {
+    return {plane, p.cache.page_shift, seq, page_of(p.cache, seq, token), token, head};
+  }
+  __device__ __forceinline__ uint4 source(int index) const {
+    return e < p.d ? load16(static_cast<const T*>(rows.data) + index * rows.row + head * rows.head + e) : uint4{};
+  }
+
+  // What source row `index` reads as once it is written to `to`.
+  __device__ __forceinline__ void read_back(int index, const Row& to, float (&x)[8]) const {
+    unpack_eight<T>(source(index), x);
+    if constexpr (KV != Kv::same) {
+      const float scale = scale_for<KV>(to, x);
+      const uint2 codes = codes_of<KV>(x, scale);
+      unpack_eight<T>(widen_eight<T, KV>(codes), x);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x[i] = __fmul_rn(x[i], scale);
+    }
+  }
+  // What a row of the cache reads as.
+  __device__ __forceinline__ void read(const Row& from, float (&x)[8]) const {
+    unpack_eight<T>(e < p.d ? load_eight<T, KV>(plane.data, from.first() + e) : uint4{}, x);
+    const float scale = KV == Kv::same || plane.scale == nullptr ? 1.0F : *from.scale();
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] = __fmul_rn(x[i], scale);
+  }
+
+  // The mean of the run of keys that ends with source row `index`, in the order of its tokens, of which other warps may write some now.
+  __device__ void write_mean(const Place& at, int index) const {
+    const int shift = p.cache.summary_shift, keys = 1 << shift;
+    float sum[8] = {};
+    for (int back = keys - 1; back >= 0; --back) {
+      const Row from = row(at.seq, at.token - back);
+      float x[8];
+      if (back <= at.before) {
+        read_back(index - back, from, x);
+      } else {
+        read(from, x);
+      }
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum[i] += x[i];
+    }
+    const float share = 1.0F / static_cast<float>(keys);
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[i] = pack<T>(sum[2 * i] * share, sum[2 * i + 1] * share);
+    const int page = page_of(p.cache, at.seq, at.token);
+    const Row mean{p.cache.summary, p.cache.page_shift - shift, at.seq, page, at.token >> shift, head};
+    if (e < p.d) mean.put(e, uint4{words[0], words[1], words[2], words[3]});
+  }
+};
 
 // Grid (rows, KV heads and then K or V, in warps).
 template <typename T, Kv KV>
 __global__ void __launch_bounds__(kWarps * 32) kv_write_kernel(Problem p, WriteArgs a) {
-  const int task = blockIdx.y * kWarps + threadIdx.x / 32, head = task / 2, e = threadIdx.x % 32 * 8;
+  const int task = blockIdx.y * kWarps + threadIdx.x / 32, head = task / 2;
   begin();
   if (head >= p.kv_heads) return;
   const Place at = place_of(a, blockIdx.x);
   if (at.seq < 0) return;
-  const WriteRows& rows = task % 2 == 0 ? a.k : a.v;
-  const Plane& plane = task % 2 == 0 ? p.cache.k : p.cache.v;
-  const uint4 x = e < p.d ? load16(static_cast<const T*>(rows.data) + blockIdx.x * rows.row + head * rows.head + e) : uint4{};
   const Cache& c = p.cache;
-  const int page = page_of(c, at.seq, at.token);
-  const Row row{plane, c.page_shift, at.seq, page, at.token, head};
-  const Row again{c.summary, c.page_shift - c.summary_shift, at.seq, page, at.token >> c.summary_shift, head};
-  const bool twice = task % 2 == 0 && c.summary.data != nullptr && (at.token & ((1 << c.summary_shift) - 1)) == 0;
+  const bool key = task % 2 == 0, summarised = key && c.summary.data != nullptr;
+  const Writer<T, KV> writer{p, key ? a.k : a.v, key ? c.k : c.v, head};
+  const int e = writer.e, mask = (1 << c.summary_shift) - 1;
+  const Row row = writer.row(at.seq, at.token);
+  const Row again{c.summary, c.page_shift - c.summary_shift, at.seq, row.page, at.token >> c.summary_shift, head};
+  const bool twice = summarised && !c.means && (at.token & mask) == 0;
+  const uint4 x = writer.source(blockIdx.x);
   if constexpr (KV == Kv::same) {
     if (e < p.d) row.put(e, x);
     if (e < p.d && twice) again.put(e, x);
   } else {
-    const uint32_t words[4] = {x.x, x.y, x.z, x.w};
     float y[8];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 u = unpack<T>(words[i]);
-      y[2 * i] = u.x;
-      y[2 * i + 1] = u.y;
-    }
+    unpack_eight<T>(x, y);
     const float scale = scale_for<KV>(row, y);
-    uint32_t out[2] = {};
-#pragma unroll
-    for (int i = 0; i < 8; ++i) out[i / 4] |= code_of<KV>(__fdiv_rn(y[i], scale)) << (i % 4 * 8);
-    if (e < p.d) row.put(e, uint2{out[0], out[1]});
-    if (e < p.d && twice) again.put(e, uint2{out[0], out[1]});
+    const uint2 codes = codes_of<KV>(y, scale);
+    if (e < p.d) row.put(e, codes);
+    if (e < p.d && twice) again.put(e, codes);
+    if (e == 0 && row.has_own_scale()) *row.scale() = scale;
     if (e == 0 && twice && again.has_own_scale()) *again.scale() = scale;
   }
+  if (summarised && c.means && (at.token & mask) == mask) writer.write_mean(at, blockIdx.x);
+}
+
+// Grid (means from the last one of a sequence back, KV heads in warps, sequences).
+template <typename T, Kv KV>
+__global__ void __launch_bounds__(kWarps * 32) summarise_kernel(Problem p, WriteArgs a) {
+  const int head = blockIdx.y * kWarps + threadIdx.x / 32, seq = blockIdx.z, shift = p.cache.summary_shift;
+  begin();
+  if (head >= p.kv_heads) return;
+  const int length = a.lengths[seq], mean = (length >> shift) - 1 - static_cast<int>(blockIdx.x), last = ((mean + 1) << shift) - 1;
+  const int rows = a.query_start == nullptr ? length : a.query_start[seq + 1] - a.query_start[seq];
+  if (mean < 0 || last < length - rows) return;
+  Writer<T, KV>{p, a.k, p.cache.k, head}.write_mean({seq, last, -1}, 0);
+}
+
+template <typename T, Kv KV>
+cudaError_t summarise_rows(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
+  const int means = (a.rows >> p.cache.summary_shift) + 1;
+  const dim3 grid(static_cast<unsigned>(means), static_cast<unsigned>((p.kv_heads + kWarps - 1) / kWarps),
+                  static_cast<unsigned>(a.sequences));
+  return launch(summarise_kernel<T, KV>, grid, kWarps * 32, 0, stream, p, a);
 }
 
 template <typename T, Kv KV>
@@ -114,17 +208,26 @@ cudaError_t write_rows(const Problem& p, const WriteArgs& a, cudaStream_t stream
   return launch(kv_write_kernel<T, KV>, grid, kWarps * 32, 0, stream, p, a);
 }
 
-template <typename T>
-cudaError_t write_as(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
-  if (stores<T, Kv::e4m3>(p.kv_type)) return write_rows<T, Kv::e4m3>(p, a, stream);
-  if (stores<T, Kv::i8>(p.kv_type)) return write_rows<T, Kv::i8>(p, a, stream);
-  return write_rows<T, Kv::same>(p, a, stream);
+// go(element type, storage) for the problem's types.
+template <typename T, typename Go>
+cudaError_t with_storage(const Problem& p, Go go) {
+  if (stores<T, Kv::e4m3>(p.kv_type)) return go(T{}, std::integral_constant<Kv, Kv::e4m3>{});
+  if (stores<T, Kv::i8>(p.kv_type)) return go(T{}, std::integral_constant<Kv, Kv::i8>{});
+  return go(T{}, std::integral_constant<Kv, Kv::same>{});
+}
+template <typename Go>
+cudaError_t with_types(const Problem& p, Go go) {
+  return p.q_type == ElementType::f16 ? with_storage<__half>(p, go) : with_storage<__nv_bfloat16>(p, go);
 }
 
 }  // namespace
 
 cudaError_t kv_write(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
-  return p.q_type == ElementType::f16 ? write_as<__half>(p, a, stream) : write_as<__nv_bfloat16>(p, a, stream);
+  return with_types(p, [&](auto element, auto kv) { return write_rows<decltype(element), decltype(kv)::value>(p, a, stream); });
+}
+
+cudaError_t summarise(const Problem& p, const WriteArgs& a, cudaStream_t stream) {
+  return with_types(p, [&](auto element, auto kv) { return summarise_rows<decltype(element), decltype(kv)::value>(p, a, stream); });
 }
 
 }  // namespace bough::cuda

@@ -70,8 +70,16 @@ Status check_plane(const char* name, const PagedPlane& plane) {
 
 bool quantised(const Problem& p) { return p.kv_type == ElementType::e4m3 || p.kv_type == ElementType::i8; }
 
-Status check_summary(const PagedCache& cache, const Problem& p) {
+Status check_summary(const PagedCache& cache, const Layout& layout) {
+  const Problem& p = layout.problem;
   const int step = cache.summary_step;
+  if (layout.mean_keys > 0) {
+    if (cache.summary.data == nullptr || step != layout.mean_keys) {
+      return must_be("cache.summary_step", step, std::to_string(layout.mean_keys) + ", since the plan's stages read means of as many keys");
+    }
+    if (cache.summary.scale != nullptr) return {Code::invalid_argument, "cache.summary has scales, but means of keys have none"};
+    return check_plane("cache.summary", cache.summary);
+  }
   if (cache.summary.data == nullptr && step == 0) return {};
   BOUGH_RETURN_IF_ERROR(check_plane("cache.summary", cache.summary));
   if (p.stages.count == 0 || p.tree.branches > 0) {
@@ -109,22 +117,24 @@ cuda::Plane plane_of(const PagedPlane& p) {
   return {p.data, p.sequence_stride, steps(p.strides), p.scale, p.scale_sequence_stride, steps(p.scale_strides)};
 }
 
-void put_cache(const PagedCache& cache, Problem& p) {
+void put_cache(const PagedCache& cache, bool means, Problem& p) {
   p.cache.k = plane_of(cache.k);
   p.cache.v = plane_of(cache.v);
   p.cache.table = cache.page_table;
   p.cache.table_stride = cache.table_stride;
   if (cache.summary.data == nullptr) return;
+  p.cache.means = means;
+  p.cache.summary_shift = std::countr_zero(static_cast<unsigned>(cache.summary_step));
   PagedPlane summary = cache.summary;
-  if (summary.scale == nullptr) {
+  if (summary.scale == nullptr && !means) {
     summary.scale = cache.k.scale;
     summary.scale_sequence_stride = cache.k.scale_sequence_stride;
     summary.scale_strides = cache.k.scale_strides;
   }
   p.cache.summary = plane_of(summary);
+  if (means) return;
   const int64_t bytes = reinterpret_cast<intptr_t>(summary.data) - reinterpret_cast<intptr_t>(cache.k.data);
   p.cache.summary_from = bytes / (quantised(p) ? 1 : 2);
-  p.cache.summary_shift = std::countr_zero(static_cast<unsigned>(cache.summary_step));
   p.cache.summary_span = 4 * cache.summary_step;
 }
 
@@ -146,6 +156,11 @@ struct PagedAttention::Impl {
 
   Status make_angles();
   Status check(const PagedBatch& batch, const PagedCache& cache) const;
+  // The same of calls that read or write the summary too.
+  Status check_all(const PagedBatch& batch, const PagedCache& cache) const {
+    BOUGH_RETURN_IF_ERROR(check(batch, cache));
+    return check_summary(cache, layout);
+  }
   Status check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const;
   Problem problem(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const Layout::Workspace& w) const;
   int due_limit() const { return layout.problem.placement.due_limit; }
@@ -171,8 +186,7 @@ Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedCache& ca
   if (batch.longest < 0 || batch.longest > l.length) return must_be("batch.longest", batch.longest, "0 to " + std::to_string(l.length));
   if (batch.lengths == nullptr) return {Code::invalid_argument, "batch.lengths is null"};
   BOUGH_RETURN_IF_ERROR(check_plane("cache.k", cache.k));
-  BOUGH_RETURN_IF_ERROR(check_plane("cache.v", cache.v));
-  return check_summary(cache, layout.problem);
+  return check_plane("cache.v", cache.v);
 }
 
 Status PagedAttention::Impl::check(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, const void* workspace) const {
@@ -189,7 +203,7 @@ Problem PagedAttention::Impl::problem(const PagedBatch& batch, const PagedRows& 
   p.q = q.data;
   p.q_row = q.row;
   p.q_head = q.head;
-  put_cache(cache, p);
+  put_cache(cache, layout.mean_keys > 0, p);
   p.blocks = w.blocks;
   p.nb = static_cast<int32_t>(layout.blocks(batch.rows, batch.sequences));
   p.placement.lengths = batch.lengths;
@@ -227,6 +241,7 @@ const AttentionPlan& PagedAttention::plan() const { return impl_->layout.plan; }
 size_t PagedAttention::workspace_bytes() const { return impl_->layout.workspace(nullptr).bytes; }
 size_t PagedAttention::state_bytes(int slots) const { return impl_->layout.states(nullptr, slots).bytes; }
 int PagedAttention::stages() const { return impl_->due_limit(); }
+int PagedAttention::mean_keys() const { return impl_->layout.mean_keys; }
 
 int PagedAttention::due_stage(int64_t counter, int64_t length) const {
   const std::vector<int>& refresh = impl_->layout.layer.refresh;
@@ -239,21 +254,37 @@ int PagedAttention::due_stage(int64_t counter, int64_t length) const {
 }
 
 Status PagedAttention::write(const PagedBatch& batch, const PagedRows& k, const PagedRows& v, const PagedCache& cache, void* stream) const {
-  BOUGH_RETURN_IF_ERROR(impl_->check(batch, cache));
+  BOUGH_RETURN_IF_ERROR(impl_->check_all(batch, cache));
   BOUGH_RETURN_IF_ERROR(check_rows("k", k));
   BOUGH_RETURN_IF_ERROR(check_rows("v", v));
   if (batch.query_start == nullptr && batch.rows != batch.sequences) {
     return must_be("batch.rows", batch.rows, "one a sequence, " + std::to_string(batch.sequences) + ", where batch.query_start is null");
   }
   Problem p = impl_->layout.problem;
-  put_cache(cache, p);
+  put_cache(cache, impl_->layout.mean_keys > 0, p);
   const cuda::WriteArgs args{{k.data, k.row, k.head}, {v.data, v.row, v.head}, batch.query_start,
                              batch.lengths,           batch.sequences,         static_cast<int32_t>(batch.rows)};
   return status_of(cuda::kv_write(p, args, static_cast<cudaStream_t>(stream)), "write keys and values");
 }
 
+Status PagedAttention::summarise(const PagedBatch& batch, const PagedCache& cache, void* stream) const {
+  const Layout& layout = impl_->layout;
+  if (layout.mean_keys == 0) return {Code::invalid_argument, "the plan's stages read no means of keys: there is nothing to summarise"};
+  const int64_t most = batch.query_start == nullptr ? batch.longest : std::min(batch.rows, batch.longest);
+  PagedBatch rows = batch;
+  rows.rows = 0;  // of q there are none
+  BOUGH_RETURN_IF_ERROR(impl_->check(rows, {cache.k, cache.k}));
+  BOUGH_RETURN_IF_ERROR(check_summary(cache, layout));
+  if (batch.rows < 0) return must_be("batch.rows", batch.rows, "0 or more");
+  Problem p = layout.problem;
+  put_cache(cache, true, p);
+  const cuda::WriteArgs args{{}, {}, batch.query_start, batch.lengths, batch.sequences, static_cast<int32_t>(most)};
+  return status_of(cuda::summarise(p, args, static_cast<cudaStream_t>(stream)), "summarise keys");
+}
+
 Status PagedAttention::prune(const PagedBatch& batch, const PagedRows& q, const PagedCache& cache, void* workspace, void* stream) const {
   BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
+  BOUGH_RETURN_IF_ERROR(check_summary(cache, impl_->layout));
   if (batch.query_start == nullptr) return {Code::invalid_argument, "batch.query_start is null"};
   const Layout::Workspace w = impl_->layout.workspace(workspace);
   const Problem p = impl_->problem(batch, q, cache, w);
@@ -298,6 +329,7 @@ Status PagedAttention::decode(const PagedBatch& batch, const PagedRows& q, const
                               const int32_t* slot, const int32_t* stage, int least_stage, const PagedRows& o, float* lse,
                               const float* sink_logits, void* workspace, void* stream) const {
   BOUGH_RETURN_IF_ERROR(impl_->check(batch, q, cache, workspace));
+  BOUGH_RETURN_IF_ERROR(check_summary(cache, impl_->layout));
   BOUGH_RETURN_IF_ERROR(check_rows("o", o));
   if (batch.rows != batch.sequences) return must_be("batch.rows", batch.rows, "one a sequence, " + std::to_string(batch.sequences));
   if (states == nullptr || slot == nullptr || stage == nullptr) return {Code::invalid_argument, "states, slot and stage must not be null"};

@@ -12,6 +12,14 @@ namespace bough::cuda {
 namespace {
 
 constexpr int kMostSequences = 1024;
+
+// Keys of each mean that the plan's stages read; 0: they read none.
+int mean_keys(const LayerPlan& l) {
+  int keys = 0;
+  for (const StagePlan& stage : l.stages) keys = std::max(keys, stage.piece > 1 ? stage.piece : 0);
+  return keys;
+}
+
 const char* name_of(ElementType type) {
   switch (type) {
     case ElementType::f16: return "f16";
@@ -49,14 +57,29 @@ Status check_limits(const PagedLimits& l, const PagedShape& s) {
   return check_rotated_length("limits.length", l.length, s);
 }
 
-Status check_layer(const LayerPlan& l, const PagedShape& s) {
-  if (s.sliding_window > 0) return {};
-  for (size_t i = 0; i < l.stages.size(); ++i) {
-    if (l.stages[i].piece > 0) {
-      return {Code::unsupported, "the plan's stages[" + std::to_string(i) + "].piece is " + std::to_string(l.stages[i].piece) +
-                                     "; CUDA kernels score chunks by descent"};
+// One plane of means serves all stages, and its rows do not straddle pages. Sinks are whole pieces, as they are whole chunks.
+Status check_means(const LayerPlan& l, const PagedShape& s) {
+  const int means = mean_keys(l);
+  for (size_t i = 0; i < l.stages.size() && means > 0; ++i) {
+    const int piece = l.stages[i].piece;
+    const std::string is = "the plan's stages[" + std::to_string(i) + "].piece is " + std::to_string(piece);
+    if (piece > 1 && piece != means) {
+      return {Code::unsupported, is + " and another stage's is " + std::to_string(means) + "; CUDA kernels read means of one size"};
+    }
+    if (piece > s.page_tokens) {
+      return {Code::unsupported, is + "; CUDA kernels read means of at most page_tokens keys, " + std::to_string(s.page_tokens)};
     }
   }
+  if (means > 0 && !built(s.q_type, s.q_type, s.head_dim)) {
+    return {Code::unsupported, std::string("the plan's stages read means of keys, and this build has no kernels for q and KV in ") +
+                                   name_of(s.q_type) + " and head dim " + std::to_string(s.head_dim)};
+  }
+  return {};
+}
+
+Status check_layer(const LayerPlan& l, const PagedShape& s) {
+  if (s.sliding_window > 0) return {};
+  BOUGH_RETURN_IF_ERROR(check_means(l, s));
   const int query_block = l.mode == Mode::hip ? l.tree.query_block : l.stages.empty() ? 64 : l.stages.front().query_block;
   if (query_block != 64) {
     return {Code::unsupported, "the plan's query_block is " + std::to_string(query_block) + "; CUDA kernels have blocks of 64"};
@@ -181,6 +204,8 @@ void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
     p.stages.chunk[i] = l.stages[i].chunk;
     p.stages.shift[i] = std::countr_zero(static_cast<unsigned>(l.stages[i].chunk));
     p.stages.rounds[i] = l.stages[i].descent_rounds();
+    p.stages.piece[i] = l.stages[i].piece;
+    p.stages.piece_shift[i] = l.stages[i].piece > 0 ? std::countr_zero(static_cast<unsigned>(l.stages[i].piece)) : 0;
     p.stages.stride[i] = l.stages[i].query_stride;
     p.stages.keep[i] = static_cast<int32_t>((i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / l.stages[i].chunk);
   }
@@ -213,6 +238,7 @@ Result<Layout> make_layout(const AttentionPlan& plan, int layer, const PagedShap
   place_shape(shape, layout.problem);
   place_layer(layout.layer, layout.plan, layout.problem);
   layout.tail = shape.sliding_window > 0 || layout.layer.mode == Mode::dense ? 0 : layout.plan.tail;
+  layout.mean_keys = layout.problem.stages.count > 0 ? mean_keys(layout.layer) : 0;
   layout.added = layout.searches() ? static_cast<int32_t>(layout.layer.refresh.front()) : 0;
   layout.set_capacity = set_capacity_of(layout);
   const int32_t halves = 2 * layout.problem.tree.branches;

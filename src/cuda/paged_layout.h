@@ -36,6 +36,7 @@ struct Layout {
   Problem problem;  // all but pointers and what a call brings
   int64_t tail = 0;
   int32_t set_capacity = 0;  // keys of a working set; 0: decode attends to pages
+  int32_t mean_keys = 0;     // keys of each mean that stages read; 0: none
   int32_t added = 0;         // tokens that leave the window between runs of the first stage
 
   bool searches() const { return problem.stages.count > 0; }

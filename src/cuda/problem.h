@@ -61,12 +61,14 @@ struct Placement {
   int32_t due_limit = 1;             // a stage from this on: nothing is due
 };
 
-// Chunks are powers of two: `shift` is the logarithm of `chunk`.
+// Chunks and pieces are powers of two; shifts are their logarithms.
 struct Stages {
   int32_t count = 0;
   int32_t chunk[kMaxStages] = {};
   int32_t shift[kMaxStages] = {};
   int32_t rounds[kMaxStages] = {};  // of a descent
+  int32_t piece[kMaxStages] = {};   // n > 0: no descent; the means of runs of n keys score a chunk, 1: every key
+  int32_t piece_shift[kMaxStages] = {};
   int32_t stride[kMaxStages] = {};  // query rows a pooling group
   int32_t keep[kMaxStages] = {};    // chunks that survive each stage
 };
@@ -117,6 +119,7 @@ struct Cache {
   int64_t summary_from = 0;          // elements from k.data to summary.data
   int32_t summary_shift = 0;         // at most page_shift
   int32_t summary_span = INT32_MAX;  // a round over this many tokens or more reads it
+  bool means = false;                // instead of those keys it holds the mean of each run of as many, of q's type
 };
 
 // Whether keys before the window move with the query block: kernels compiled for that attend, and working sets last for one step.
@@ -167,6 +170,15 @@ struct Problem {
   int32_t score_capacity = 0;           // candidates of a stage at most
   int32_t candidates[kMaxStages] = {};  // of each stage at most in this call
 };
+
+// The problem whose cache is the means that a stage scores, one for each piece of the text. REQUIRES: p.stages.piece[stage] > 1.
+inline Problem of_means(const Problem& p) {
+  Problem means = p;
+  means.kv_type = p.q_type;
+  means.cache.k = p.cache.summary;
+  means.cache.page_shift -= p.cache.summary_shift;
+  return means;
+}
 
 // Kernels of which generation of devices run; portable ones run on all.
 enum class Tier : uint8_t { portable, sm90 };

@@ -39,6 +39,11 @@ inline int image_groups(const Problem& p, int stage) {
 BOUGH_HD inline bool scan_turns(const Problem& p) { return p.angles.pairs > 0 && !p.as_given; }
 inline bool scan_turns_keys(const Problem& p) { return scan_turns(p) && p.scan != Scan::relative && p.scan != Scan::infllm; }
 
+// Only descents compare a left key with a right one.
+inline int scan_sides(const Problem& p, int stage) {
+  return scan_turns(p) && p.scan == Scan::relative && p.tree.branches == 0 && p.stages.piece[stage] == 0 ? 2 : 1;
+}
+
 // Blocks whose images are held at a time, and the bytes of one block at most.
 inline int64_t block_image_bytes(const Problem& p, int stage) {
   return static_cast<int64_t>(p.kv_heads) * image_groups(p, stage) * (p.scan == Scan::relative && !p.as_given ? 2 : 1) *
@@ -52,8 +57,7 @@ inline int image_blocks(const Problem& p, int stage) {
 // Of the blocks from `first` on.
 inline ImageShape image_shape(const Problem& p, int stage, int first) {
   const int blocks = image_blocks(p, stage), left = p.nb - first;
-  const bool two_sided = scan_turns(p) && p.scan == Scan::relative && p.tree.branches == 0;
-  return {first, blocks < left ? blocks : left, image_groups(p, stage), two_sided ? 2 : 1};
+  return {first, blocks < left ? blocks : left, image_groups(p, stage), scan_sides(p, stage)};
 }
 
 // What a stage, or a tree, asks of one block and KV head; count == 0: nothing. Of a tree `count` is the most halves there are.

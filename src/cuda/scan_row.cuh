@@ -4,7 +4,8 @@
 // and the right side next to each other, so that each key is scored from both sides. Where candidates are few a warp takes two of one KV
 // head, eight rows each: a step serves two rounds of the descent (two keys of the first, four of the second) and the last one all the
 // rounds of the eight keys or fewer that are left; the descent itself is a few exchanges between lanes. Where they are many, so that memory
-// and not waiting decides, it takes eight: a step is one round.
+// and not waiting decides, it takes eight: a step is one round. Pieces need no waiting: a warp goes through eight of two candidates at a
+// time, and the next ones are on their way before these are multiplied.
 #pragma once
 
 #include "cuda/instance.cuh"
@@ -18,12 +19,13 @@
 namespace bough::cuda {
 
 inline constexpr int kRowThreads = 256;
+inline constexpr int kByPieces = 16;  // candidates of a warp at most where pieces are scored
 
 // How a block of threads shares the work: `heads` KV heads, for each `groups` warps, one with `each` candidates.
 struct ScanRowShape {
   int heads = 1;
   int groups = 1;
-  int each = 2;  // 2 or 8
+  int each = 2;  // 2 or 8; of pieces 2 to kByPieces, even
 
   BOUGH_HD int candidates() const { return each * groups; }
 };
@@ -75,6 +77,7 @@ struct RowScan {
   int seq;
   int head;
   int64_t base;                          // of the sequence and head in the cache
+  int shift;                             // logarithm of the keys that a row of the cache stands for
   const T* rows;                         // of the head's queries on the left
   int64_t to_right;                      // from there to those on the right
   uint4 held[TILES == 1 ? kPieces : 1];  // B where one tile is all
@@ -97,7 +100,7 @@ struct RowScan {
     if (KV != Kv::same) key.scale = summary ? summary_scale(c, seq, page, token, head) : scale_of(c, c.k, seq, token, head);
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) key.x[i] = load_eight<T, KV>(p.cache.k.data, row + i * 32 + quad * 8);
-    if constexpr (TURN) turn(key, row, static_cast<int>(positions->key(token, index)));
+    if constexpr (TURN) turn(key, row, static_cast<int>(positions->key(middle_token(token, shift), index)));
     return key;
   }
   __device__ __forceinline__ void turn(Key& key, int64_t row, int position) const {
@@ -155,6 +158,47 @@ struct RowScan {
           most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
           best[side][c] = most * scale;
         }
+      }
+    }
+  }
+
+  // Eight rows of two candidates.
+  struct Rows {
+    int first = 0;  // of the candidates
+    int piece = 0;
+    Key key[2];
+  };
+  __device__ __forceinline__ void fetch(const StageView& view, int count, int pieces, Rows& rows) const {
+    const int piece = min(rows.piece + static_cast<int>(threadIdx.x % 32 / 4), pieces - 1);
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const int index = min(rows.first + c, count - 1);
+      rows.key[c] = load((view.start(index) >> shift) + piece, index);
+    }
+  }
+
+  // The scores of candidates [from, end) by `pieces` rows each. REQUIRES: from < end, end - from <= kByPieces.
+  __device__ __forceinline__ void by_pieces(const StageView& view, int pieces, int from, int end, uint32_t* scores) const {
+    float score[2] = {-INFINITY, -INFINITY};
+    Rows next{from, 0, {}};
+    fetch(view, end, pieces, next);
+    while (next.first < end) {
+      const Rows now = next;
+      next.piece += 8;
+      const bool last = next.piece >= pieces;
+      if (last) next = {now.first + 2, 0, {}};
+      if (next.first < end) fetch(view, end, pieces, next);
+      float best[2][2];
+      products(now.key[0], now.key[1], best);
+#pragma unroll
+      for (int c = 0; c < 2; ++c) score[c] = fmaxf(score[c], best[1][c]);
+      if (!last) continue;
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+#pragma unroll
+        for (int apart = 4; apart < 32; apart *= 2) score[c] = fmaxf(score[c], __shfl_xor_sync(~0u, score[c], apart));
+        if (threadIdx.x % 32 == 0) scores[now.first - from + c] = ordered(score[c]);
+        score[c] = -INFINITY;
       }
     }
   }
@@ -231,8 +275,9 @@ struct RowScan {
 };
 
 template <typename T, Kv KV, int D, int TILES, bool TURN, int EACH>
-__global__ void __launch_bounds__(kRowThreads, TILES == 1 && !TURN && D <= 128 ? 3 : 1)
-    scan_row_kernel(Problem p, int stage, ScanRowShape shape) {
+__global__ void __launch_bounds__(kRowThreads, TILES > 1 || TURN || D > 128 ? 1
+                                               : EACH == kByPieces          ? 2
+                                                                            : 3) scan_row_kernel(Problem p, int stage, ScanRowShape shape) {
   __shared__ uint32_t best[kRowThreads / 32][EACH];
   __shared__ alignas(ScanPositions) unsigned char shared_positions[sizeof(ScanPositions)];
   const int lane = threadIdx.x, group = threadIdx.z, warp = group * shape.heads + threadIdx.y;
@@ -254,14 +299,17 @@ __global__ void __launch_bounds__(kRowThreads, TILES == 1 && !TURN && D <= 128 ?
   }
   const int64_t base = b.seq * p.cache.k.sequence + static_cast<int64_t>(head) * p.cache.k.strides.head;
   const T* rows = static_cast<const T*>(p.turned) + (static_cast<int64_t>(blockIdx.y) * 2 * p.heads + head * p.group) * D;
-  RowScan<T, KV, D, TILES, TURN> scan{p, positions, b.seq, head, base, rows, static_cast<int64_t>(p.heads) * D};
+  RowScan<T, KV, D, TILES, TURN> scan{
+      p, positions, b.seq, head, base, p.stages.piece_shift[stage], rows, static_cast<int64_t>(p.heads) * D};
   if constexpr (TILES == 1) {
 #pragma unroll
     for (int i = 0; i < D / 32; ++i) scan.held[i] = *reinterpret_cast<const uint4*>(scan.column(0) + i * 32);
   }
   uint32_t* scores = p.scores + (static_cast<int64_t>(blockIdx.y) * p.list_heads + (p.list_heads == 1 ? 0 : head)) * p.score_capacity;
-  const int j = from + group * EACH;
-  if constexpr (EACH == 2) {
+  const int each = EACH == kByPieces ? shape.each : EACH, j = from + group * each;
+  if constexpr (EACH == kByPieces) {
+    if (j < count) scan.by_pieces(view, view.chunk() >> scan.shift, j, min(j + each, count), best[warp]);
+  } else if constexpr (EACH == 2) {
     const int index[2] = {min(j, count - 1), min(j + 1, count - 1)};
     int l[2] = {view.start(index[0]), view.start(index[1])};
     float score[2] = {-INFINITY, -INFINITY};
@@ -278,13 +326,13 @@ __global__ void __launch_bounds__(kRowThreads, TILES == 1 && !TURN && D <= 128 ?
   }
   if (p.list_heads > 1) {
     __syncwarp();
-    if (lane < EACH && static_cast<int>(threadIdx.y) < heads && j + lane < count) scores[j + lane] = best[warp][lane];
+    if (lane < each && static_cast<int>(threadIdx.y) < heads && j + lane < count) scores[j + lane] = best[warp][lane];
     return;
   }
   __syncthreads();
   for (int i = warp * 32 + lane; i < shape.candidates() && from + i < count; i += kRowThreads) {
     uint32_t most = 0;
-    for (int h = 0; h < heads; ++h) most = max(most, best[i / EACH * shape.heads + h][i % EACH]);
+    for (int h = 0; h < heads; ++h) most = max(most, best[i / each * shape.heads + h][i % each]);
     if (gridDim.z == 1)
       scores[from + i] = most;
     else
@@ -294,7 +342,7 @@ __global__ void __launch_bounds__(kRowThreads, TILES == 1 && !TURN && D <= 128 ?
 
 template <typename T, Kv KV, int D>
 cudaError_t scan_row_instance(const Problem& p, int stage, bool first, cudaStream_t stream) {
-  constexpr int64_t kMany = 4096;  // candidates of all KV heads: from here on eight a warp
+  constexpr int64_t kMany = 4096;  // candidates of all KV heads: from here on eight a warp; of pieces, warps
   const bool turns = turns_keys(p);
   if (first || turns) {
     const cudaError_t error = launch(turn_queries_kernel<T, D>, dim3(static_cast<unsigned>(p.nb), 2), kRowThreads, 0, stream, p, stage);
@@ -304,13 +352,21 @@ cudaError_t scan_row_instance(const Problem& p, int stage, bool first, cudaStrea
   shape.heads = p.kv_heads < kRowThreads / 32 ? p.kv_heads : kRowThreads / 32;
   shape.groups = kRowThreads / 32 / shape.heads;
   const int most = p.candidates[stage], parts = (p.kv_heads + shape.heads - 1) / shape.heads;
-  shape.each = !turns && p.stages.chunk[stage] >= 4 && static_cast<int64_t>(most) * p.nb * p.kv_heads >= kMany ? 8 : 2;
+  const bool pieces = p.stages.piece[stage] > 0;
+  const int64_t all = static_cast<int64_t>(most) * p.nb * p.kv_heads;
+  if (pieces) {
+    while (shape.each < kByPieces && all / shape.each > kMany) shape.each *= 2;
+  } else if (!turns && p.stages.chunk[stage] >= 4 && all >= kMany) {
+    shape.each = 8;
+  }
   const dim3 grid(static_cast<unsigned>((most + shape.candidates() - 1) / shape.candidates()), static_cast<unsigned>(p.nb),
                   static_cast<unsigned>(parts));
   const dim3 threads(32, static_cast<unsigned>(shape.heads), static_cast<unsigned>(shape.groups));
   const auto go = [&](auto kernel) { return launch(kernel, grid, threads, 0, stream, p, stage, shape); };
   const auto tiles = [&](auto count) {
     constexpr int TILES = decltype(count)::value;
+    if (pieces)
+      return turns ? go(scan_row_kernel<T, KV, D, TILES, true, kByPieces>) : go(scan_row_kernel<T, KV, D, TILES, false, kByPieces>);
     if (turns) return go(scan_row_kernel<T, KV, D, TILES, true, 2>);
     return shape.each == 8 ? go(scan_row_kernel<T, KV, D, TILES, false, 8>) : go(scan_row_kernel<T, KV, D, TILES, false, 2>);
   };

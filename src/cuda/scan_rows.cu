@@ -19,7 +19,8 @@ size_t image_bytes(const Problem& p) {
   return static_cast<size_t>(most);
 }
 
-cudaError_t scan_rows(const Problem& p, int stage, void* images, Tier tier, cudaStream_t stream) {
+cudaError_t scan_rows(const Problem& layer, int stage, void* images, Tier tier, cudaStream_t stream) {
+  const Problem p = layer.stages.piece[stage] > 1 ? of_means(layer) : layer;
 #define BOUGH_CUDA_CALL(T, KV, D) scan_rows_instance<T, KV, D>(p, stage, images, tier, stream)
   BOUGH_CUDA_INSTANCES(BOUGH_CUDA_CASE)
 #undef BOUGH_CUDA_CALL

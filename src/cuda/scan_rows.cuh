@@ -92,7 +92,8 @@ struct WarpScorer {
   const KeyRows<KV>& keys;
   SharedImages& images;
   int sides;
-  int rows;  // of the images
+  int rows;   // of the images
+  int shift;  // logarithm of the keys that a row of the cache stands for
   int candidate;
   HeldPage held;
 
@@ -110,7 +111,7 @@ struct WarpScorer {
   // `summary`: from there.
   __device__ __forceinline__ void load(int token, bool summary, uint4 (&x)[kKeys][kPieces]) {
     const int64_t own_row = keys.row(held, token, summary);
-    const int position = TURN ? static_cast<int>(positions.key(token, candidate)) : 0;
+    const int position = TURN ? static_cast<int>(positions.key(middle_token(token, shift), candidate)) : 0;
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
       const int64_t row = __shfl_sync(~0u, own_row, owner(k));
@@ -197,13 +198,13 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
   const KeyRows<KV> keys(p.cache, b.seq, head);
   const QueryBlock query{b.seq, b.row, b.rows, b.r0};
   const ScanPositions positions(p.scan, query, task.count, p.scan_window, p.trained_context);
-  Scorer scorer{p.angles, positions, keys, shared, shape.sides, rows, 0, {}};
+  Scorer scorer{p.angles, positions, keys, shared, shape.sides, rows, p.stages.piece_shift[stage], 0, {}};
   const bool writes = threadIdx.x % 32 < 8 * Scorer::kKeys;
   for (int from = first; from < task.count; from += gridDim.y * run) {
     const int start = from + threadIdx.x / 32 * 8 * Scorer::kKeys, j = start + Scorer::own();
     if (stay && start >= task.count) continue;
     scorer.candidate = min(j, task.count - 1);
-    const float score = descend(task.candidates.chunk(), p.stages.rounds[stage], task.candidates.start(scorer.candidate), scorer);
+    const float score = score_of(p.stages, stage, task.candidates.start(scorer.candidate), scorer);
     if (writes && j < task.count) put_score(p, block, head, j, score);
   }
   shared.finish();

@@ -124,6 +124,26 @@ __device__ __forceinline__ float descend(int chunk, int rounds, int l, Scorer& s
   return score;
 }
 
+// The same without a descent: the best of `pieces` rows of the cache from `row` on. The scorer has one side.
+template <typename Scorer>
+__device__ __forceinline__ float best_piece(int pieces, int row, Scorer& scorer) {
+  float score = -INFINITY;
+#pragma unroll 1
+  for (int i = 0; i < pieces; i += 2) {
+    Best x, y;
+    scorer.score(row, {i, min(i + 1, pieces - 1), 1, 0, false, false}, x, y);
+    score = fmaxf(score, fmaxf(x.of[0], y.of[0]));
+  }
+  return score;
+}
+
+// The score of this lane's candidate of a stage, which begins at token l.
+template <typename Scorer>
+__device__ __forceinline__ float score_of(const Stages& s, int stage, int l, Scorer& scorer) {
+  if (s.piece[stage] == 0) return descend(s.chunk[stage], s.rounds[stage], l, scorer);
+  return best_piece(s.chunk[stage] >> s.piece_shift[stage], l >> s.piece_shift[stage], scorer);
+}
+
 // How often a descent multiplies keys by the images of one side.
 __device__ __forceinline__ int descent_products(int chunk, int rounds, int sides) {
   int n = 0;
@@ -131,6 +151,12 @@ __device__ __forceinline__ int descent_products(int chunk, int rounds, int sides
   if (rounds == 0) return n;
   if (chunk == 4) --rounds;
   return n + (chunk > 1 ? 2 * sides : 0) + (rounds > 0 ? sides : 0);
+}
+
+// How often score_of does.
+__device__ __forceinline__ int products_of(const Stages& s, int stage, int sides) {
+  if (s.piece[stage] == 0) return descent_products(s.chunk[stage], s.rounds[stage], sides);
+  return ((s.chunk[stage] >> s.piece_shift[stage]) + 1) / 2 * 2;
 }
 
 // The list of a block that a KV head scores for, in scratch of [nb, lh].

@@ -102,8 +102,7 @@ __device__ __forceinline__ uint4 operand(uint4 x, uint32_t zero) {
 }
 template <typename T, Kv KV>
 __device__ __forceinline__ uint4 operand(uint2 x, uint32_t) {
-  const auto pair = [](uint32_t bytes) { return KV == Kv::e4m3 ? widen_e4m3<T>(bytes) : widen_i8<T>(bytes); };
-  return {pair(x.x & 0xffff), pair(x.x >> 16), pair(x.y & 0xffff), pair(x.y >> 16)};
+  return widen_eight<T, KV>(x);
 }
 
 // Scores candidates of one warpgroup. Keys are rows of products: lane 4 r + q loads quarter q of every 32 elements of the keys of
@@ -234,7 +233,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, 1)
   if constexpr (PASS) {
     const int runs = (task.count - first + stride - 1) / stride;
     held = {from,        shared, bar,   bar + kImageSlots * 8,
-            shape.sides, groups, bytes, runs * groups * descent_products(task.candidates.chunk(), p.stages.rounds[stage], shape.sides)};
+            shape.sides, groups, bytes, runs * groups * products_of(p.stages, stage, shape.sides)};
   } else {
     held = {shared + own * shape.groups * shape.sides * bytes, bar + own * 8, shape.sides, bytes};
   }
@@ -266,7 +265,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, 1)
     if (split.together) __syncthreads();
     if (at >= task.count) continue;
     const int j = at + candidate;
-    const float score = descend(task.candidates.chunk(), p.stages.rounds[stage], task.candidates.start(min(j, task.count - 1)), scorer);
+    const float score = score_of(p.stages, stage, task.candidates.start(min(j, task.count - 1)), scorer);
     if (threadIdx.x % 4 < Scorer::kKeys && j < task.count) put_score(p, block, head, j, score);
   }
 #endif

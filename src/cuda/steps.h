@@ -29,6 +29,9 @@ struct WriteArgs {
   int32_t rows = 0;  // upper bound
 };
 cudaError_t kv_write(const Problem& p, const WriteArgs& a, cudaStream_t stream);
+// summarise: the means of runs of keys that end among the rows, which the cache holds; query_start null: among all tokens, at most `rows` a
+// sequence. k and v are not read.
+cudaError_t summarise(const Problem& p, const WriteArgs& a, cudaStream_t stream);
 
 // place: the flat query blocks, from lengths and row counts on the device; of a decode (query_start null) one for each row.
 struct PlaceArgs {

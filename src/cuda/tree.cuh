@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kScanWarps * 32, 2)
   const KeyRows<KV> keys(p.cache, b.seq, head);
   const QueryBlock query{b.seq, b.row, b.rows, b.r0};
   const ScanPositions positions(p.scan, query, task.count, p.scan_window, p.trained_context);
-  Scorer scorer{p.angles, positions, keys, shared, 1, task.rows, 0, {}};
+  Scorer scorer{p.angles, positions, keys, shared, 1, task.rows, 0, 0, {}};
   for (int from = first; from < count; from += gridDim.y * run) {
     const int start = from + threadIdx.x / 32 * 8 * Scorer::kKeys, j = start + Scorer::own();
     if (stay && start >= count) continue;

@@ -26,6 +26,9 @@ __device__ __forceinline__ float scale_of(const Cache& c, const Plane& p, int se
                static_cast<int64_t>(within) * s.token + static_cast<int64_t>(head) * s.head);
 }
 
+// The token that a row of a cache stands for whose rows are runs of 1 << shift keys: the middle one.
+__device__ __forceinline__ int middle_token(int row, int shift) { return (row << shift) + ((1 << shift) >> 1); }
+
 // The same of a key in the summary, in elements from the keys' data on. REQUIRES: the summary holds the token.
 __device__ __forceinline__ int64_t summary_row(const Cache& c, int seq, int page, int token, int head) {
   return c.summary_from + row_of(c.summary, c.page_shift - c.summary_shift, seq, page, token >> c.summary_shift, head);

@@ -113,6 +113,7 @@ TEST_P(PagedAttendCompany, TheBoundOfLengthsChangesNoBit) {
 
 INSTANTIATE_TEST_SUITE_P(Grid, PagedAttend, testing::ValuesIn(grid()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Special, PagedAttend, testing::ValuesIn(specials()), spec_name);
+INSTANTIATE_TEST_SUITE_P(Pieces, PagedAttend, testing::ValuesIn(pieces()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Tree, PagedAttend, testing::ValuesIn(trees()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Moving, PagedAttend, testing::ValuesIn(moving_positions()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Sample, PagedAttendCompany, testing::ValuesIn(samples()), spec_name);

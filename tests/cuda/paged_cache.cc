@@ -25,7 +25,7 @@ DeviceCache::DeviceCache(const PagedCase& c, std::vector<int> texts, uint64_t sa
     rows_[kind] = row_places(kind);
     scales_[kind] = scale_places(kind);
     if (kind != values || !together()) {
-      stored_[kind].image.resize(static_cast<size_t>(rows_[kind].elements) * element_bytes(c.shape().kv_type));
+      stored_[kind].image.resize(static_cast<size_t>(rows_[kind].elements) * element_bytes(type(kind)));
       stored_[kind].buffer = DeviceBuffer(stored_[kind].image.size());
     }
     if (!has_scales(kind)) continue;
@@ -58,7 +58,7 @@ void DeviceCache::draw_pages(uint64_t salt) {
 }
 
 DeviceCache::Places DeviceCache::row_places(Kind kind) const {
-  const int64_t pad = case_.spec().pad * static_cast<int64_t>(16 / element_bytes(case_.shape().kv_type));
+  const int64_t pad = case_.spec().pad * static_cast<int64_t>(16 / element_bytes(type(kind)));
   const int64_t row = case_.shape().head_dim + pad, heads = case_.shape().kv_heads, rows = page_tokens_ / step(kind);
   Places p;
   if (case_.spec().layout == Layout::contiguous) {
@@ -117,11 +117,17 @@ size_t DeviceCache::at(Kind kind, const Places& places, size_t sequence, int64_t
 }
 
 void DeviceCache::write(Kind kind, size_t sequence, int64_t length) {
-  const size_t bytes = element_bytes(case_.shape().kv_type);
+  const size_t bytes = element_bytes(type(kind));
   std::byte* image =
       stored_[kind == values && together() ? keys : kind].image.data() + (kind == values ? static_cast<size_t>(values_from()) * bytes : 0);
-  for (int64_t token = 0; token < length; token += step(kind)) {
+  const int64_t end = is_means(kind) ? length - step(kind) + 1 : length;
+  for (int64_t token = 0; token < end; token += step(kind)) {
     for (int head = 0; head < case_.shape().kv_heads; ++head) {
+      if (is_means(kind)) {
+        const std::vector<std::byte> mean = case_.mean(texts_[sequence], token, head);
+        std::copy(mean.begin(), mean.end(), image + at(kind, rows_[kind], sequence, token, head) * bytes);
+        continue;
+      }
       const std::span<const std::byte> row = case_.stored(kind != values, texts_[sequence], token, head);
       std::copy(row.begin(), row.end(), image + at(kind, rows_[kind], sequence, token, head) * bytes);
       if (!has_scales(kind)) continue;
@@ -133,7 +139,7 @@ void DeviceCache::write(Kind kind, size_t sequence, int64_t length) {
 
 void DeviceCache::fill(std::span<const int64_t> lengths) {
   for (const Kind kind : kKinds) {
-    std::fill(stored_[kind].image.begin(), stored_[kind].image.end(), poison_of(case_.shape().kv_type));
+    std::fill(stored_[kind].image.begin(), stored_[kind].image.end(), poison_of(type(kind)));
     std::fill(scale_[kind].image.begin(), scale_[kind].image.end(), std::bit_cast<float>(0xffffffffU));
   }
   for (const Kind kind : kKinds) {
@@ -148,8 +154,8 @@ void DeviceCache::fill(std::span<const int64_t> lengths) {
 PagedPlane DeviceCache::view(Kind kind) const {
   PagedPlane plane;
   const int64_t from = kind == values ? values_from() : 0;
-  plane.data = stored_[kind == values && together() ? keys : kind].buffer.as<std::byte>() +
-               static_cast<size_t>(from) * element_bytes(case_.shape().kv_type);
+  plane.data =
+      stored_[kind == values && together() ? keys : kind].buffer.as<std::byte>() + static_cast<size_t>(from) * element_bytes(type(kind));
   plane.sequence_stride = rows_[kind].sequence;
   plane.strides = rows_[kind].strides;
   if (!has_scales(kind)) return plane;
@@ -165,7 +171,7 @@ PagedCache DeviceCache::view() const {
   cache.v = view(values);
   if (has(summary)) {
     cache.summary = view(summary);
-    cache.summary_step = case_.spec().summary_step;
+    cache.summary_step = static_cast<int>(step(summary));
   }
   if (!paged()) return cache;
   cache.page_table = device_table_.as<int32_t>();

@@ -1,5 +1,5 @@
 // A cache on the device as other engines lay it out: shuffled pages, poison in every byte that is no valid token. Where the case has a
-// summary of keys, so has the cache, in rows as far apart as those of the keys.
+// summary of keys, or a plan that scores means of keys, so has the cache, in rows as far apart as those of the keys.
 #pragma once
 
 #include <array>
@@ -42,9 +42,15 @@ class DeviceCache {
   // Of a token that the kind of plane has.
   size_t at(Kind kind, const Places& places, size_t sequence, int64_t token, int head) const;
   void write(Kind kind, size_t sequence, int64_t length);
-  int64_t step(Kind kind) const { return kind == summary ? case_.spec().summary_step : 1; }
-  bool has(Kind kind) const { return kind != summary || case_.spec().summary_step > 0; }
+  bool is_means(Kind kind) const { return kind == summary && case_.mean_keys() > 0; }
+  int64_t step(Kind kind) const {
+    if (is_means(kind)) return case_.mean_keys();
+    return kind == summary ? case_.spec().summary_step : 1;
+  }
+  bool has(Kind kind) const { return step(kind) > 0; }
+  ElementType type(Kind kind) const { return is_means(kind) ? case_.shape().q_type : case_.shape().kv_type; }
   bool has_scales(Kind kind) const {
+    if (is_means(kind)) return false;
     if (kind == summary) return case_.spec().scales == Scales::token || case_.spec().scales == Scales::exact;
     return case_.spec().scales != Scales::none;
   }

@@ -157,6 +157,26 @@ std::vector<float> PagedCase::row(bool key, int text, int64_t token, int head) c
   return x;
 }
 
+int PagedCase::mean_keys() const {
+  int keys = 0;
+  if (shape().sliding_window > 0) return keys;
+  for (const StagePlan& stage : spec_.plan.layer(spec_.layer).stages) keys = std::max(keys, stage.piece > 1 ? stage.piece : 0);
+  return keys;
+}
+
+std::vector<std::byte> PagedCase::mean(int text, int64_t token, int head) const {
+  const auto d = static_cast<size_t>(shape().head_dim);
+  std::vector<float> sum(d);
+  for (int64_t t = token; t < token + mean_keys(); ++t) {
+    const std::vector<float> x = row(true, text, t, head);
+    for (size_t i = 0; i < d; ++i) sum[i] += x[i];
+  }
+  const float share = 1.0F / static_cast<float>(mean_keys());
+  std::vector<std::byte> stored(d * element_bytes(shape().q_type));
+  for (size_t i = 0; i < d; ++i) store(shape().q_type, stored.data(), i, sum[i] * share);
+  return stored;
+}
+
 bool PagedCase::is_bf16() const {
   if (shape().kv_type == ElementType::f16) return false;
   return shape().kv_type == ElementType::bf16 || spec_.scales == Scales::none || spec_.scales == Scales::exact;

@@ -79,6 +79,10 @@ class PagedCase {
   std::span<const std::byte> stored(bool key, int text, int64_t token, int head) const;
   float stored_scale(bool key, int text, int64_t token, int head) const;
   std::vector<float> row(bool key, int text, int64_t token, int head) const;
+  // Keys of each mean that the plan's stages score; 0: none.
+  int mean_keys() const;
+  // Of keys [token, token + mean_keys()), [head_dim] elements of q's type.
+  std::vector<std::byte> mean(int text, int64_t token, int head) const;
   // Can bf16 hold what every row reads as?
   bool is_bf16() const;
   // [heads, head_dim] values of q's type.

@@ -68,7 +68,20 @@ std::vector<Refusal> refusals() {
        },
        {"query_block", "32", "64"},
        Code::unsupported},
-      {"piece", [](Arguments& a) { a.plan.stages[0].piece = 8; }, {"stages[0].piece", "8"}, Code::unsupported},
+      {"long_piece",
+       [](Arguments& a) {
+         a.plan.stages[0].piece = 32;
+         a.shape.page_tokens = 16;
+       },
+       {"stages[0].piece", "32", "page_tokens", "16"},
+       Code::unsupported},
+      {"pieces_of_two_sizes",
+       [](Arguments& a) {
+         a.plan.stages[0].piece = 16;
+         a.plan.stages[1].piece = 8;
+       },
+       {"stages[1].piece", "8", "16"},
+       Code::unsupported},
   };
 }
 
@@ -178,6 +191,15 @@ TEST_F(PagedSummaryCalls, PlanesAreRefusedAsThoseOfTheCache) {
                       {"cache.summary", "aligned"});
   expect_refused_with(spec(64, 16), [](PagedCache& cache) { cache.summary.data = nullptr; }, {"cache.summary", "null"});
   expect_refused_with(spec(64, 16), [](PagedCache& cache) { cache.summary.strides.head = 12; }, {"cache.summary", "stride", "12"});
+}
+
+TEST_F(PagedSummaryCalls, MeansAreAskedForByThePlan) {
+  const PagedSpec means = pieces().front();
+  expect_refused_with(means, [](PagedCache& cache) { cache.summary = {}; }, {"cache.summary_step", "8", "means"});
+  expect_refused_with(means, [](PagedCache& cache) { cache.summary_step = 16; }, {"cache.summary_step", "16", "8", "means"});
+  expect_refused_with(means, [](PagedCache& cache) { cache.summary.strides.head = 12; }, {"cache.summary", "stride", "12"});
+  static const float scale = 1;
+  expect_refused_with(means, [](PagedCache& cache) { cache.summary.scale = &scale; }, {"cache.summary", "scales", "means"});
 }
 
 TEST_F(PagedSummaryCalls, ALayerThatScansNothingHasNone) {

@@ -158,11 +158,19 @@ std::vector<PagedSpec> grid() {
   return specs;
 }
 
+namespace {
+
+bool scores_means(const LayerPlan& layer) {
+  return std::any_of(layer.stages.begin(), layer.stages.end(), [](const StagePlan& stage) { return stage.piece > 1; });
+}
+
+}  // namespace
+
 std::vector<PagedSpec> with_summaries(const std::vector<PagedSpec>& specs) {
   std::vector<PagedSpec> all;
   for (const PagedSpec& spec : specs) {
     const LayerPlan layer = spec.plan.layer(spec.layer);
-    if (layer.mode != Mode::stages || spec.shape.sliding_window > 0) continue;
+    if (layer.mode != Mode::stages || spec.shape.sliding_window > 0 || scores_means(layer)) continue;
     const int widest = std::min({64, spec.shape.page_tokens, layer.stages.front().chunk / 4});
     if (widest < 4) continue;
     all.push_back(spec);
@@ -284,6 +292,7 @@ std::vector<PagedSpec> samples() {
   all.back().layout = Layout::contiguous;
   all.back().shape.sliding_window = 100;
   all.push_back(trees().front());
+  all.push_back(pieces().front());
   return all;
 }
 
@@ -335,6 +344,10 @@ std::vector<PagedSpec> decode_grid() {
     moving.texts = texts;
     moving.plan.tail = 0;
     all.push_back(std::move(moving));
+  }
+  for (PagedSpec& piece : pieces()) {
+    piece.texts = texts;
+    all.push_back(std::move(piece));
   }
   for (const PagedSpec& tree : trees()) {
     if (tree.plan.tree->k <= 128) add(tree.name, tree.shape).plan = tree.plan;

@@ -20,6 +20,9 @@ std::vector<PagedSpec> moving_positions();
 // Those of these cases that may have a summary of keys, each with one of the widest step that it may have, half or a quarter of it.
 std::vector<PagedSpec> with_summaries(const std::vector<PagedSpec>& specs);
 
+// Plans whose stages score pieces of chunks, means and single keys, over types, shapes and scans.
+std::vector<PagedSpec> pieces();
+
 // Plans of mode hip.
 std::vector<PagedSpec> trees();
 

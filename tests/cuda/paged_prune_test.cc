@@ -103,6 +103,7 @@ TEST_P(PagedPruneCompany, CutsAtBlocksChangeNoList) {
 
 INSTANTIATE_TEST_SUITE_P(Grid, PagedPrune, testing::ValuesIn(grid()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Special, PagedPrune, testing::ValuesIn(specials()), spec_name);
+INSTANTIATE_TEST_SUITE_P(Pieces, PagedPrune, testing::ValuesIn(pieces()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Tree, PagedPrune, testing::ValuesIn(trees()), spec_name);
 INSTANTIATE_TEST_SUITE_P(Sample, PagedPruneCompany, testing::ValuesIn(samples()), spec_name);
 

@@ -48,6 +48,16 @@ std::vector<PagedSpec> small_specs() {
         spec.shape.heads = 6;
         spec.shape.kv_heads = 2;
       }
+      if (spec.shape.page_tokens == 8) {
+        specs.push_back(spec);
+        specs.back().plan = stages_plan(0, 32,
+                                        {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 8},
+                                         {.chunk = 8, .keep = 64, .query_block = 64, .query_stride = 1, .piece = 1}},
+                                        32);
+        specs.back().plan.tail = 3;
+        specs.back().tier = tier;
+        specs.back().name += tier == KernelTier::best ? "_pieces" : "_pieces_portable";
+      }
       if (spec.shape.page_tokens == 16 && spec.shape.q_type == bf16) {
         specs.push_back(spec);
         specs.back().plan = tree_plan(0, 32, {.k = 32, .key_block = 2});

@@ -154,5 +154,121 @@ INSTANTIATE_TEST_SUITE_P(Summaries, PagedWrite,
                                          WriteSpec{ElementType::bf16, ElementType::i8, 256, Quantum::token, true, 16},
                                          WriteSpec{ElementType::f16, ElementType::i8, 128, Quantum::tensor, false, 4}));
 
+// Means of 8 keys, of three texts that grow by prefills and single rows: in the end each is that of the keys as the cache reads.
+class PagedWriteMeans : public PagedWrite {
+ protected:
+  static constexpr int kKeys = 8, kTexts = 3;
+
+  static PagedShape shape() {
+    PagedShape shape = shape_of(kHeads, kHeads, GetParam().head_dim, GetParam().q, GetParam().kv);
+    shape.page_tokens = kPageTokens;
+    return shape;
+  }
+  // Where token t of a text is: pages are dealt to the texts in turn.
+  static int64_t place(int text, int64_t t) { return (t / kPageTokens * kTexts + text) * kPageTokens + t % kPageTokens; }
+
+  float scale_at(const std::vector<std::byte>& scales, int64_t at, int head) const {
+    if (GetParam().quantum == Quantum::none) return 1;
+    float scale = 0;
+    const int64_t i = GetParam().quantum == Quantum::token ? at * kHeads + head : 0;
+    std::memcpy(&scale, scales.data() + i * 4, 4);
+    return scale;
+  }
+  // What the plane of means has to hold when the keys are these.
+  std::vector<std::byte> means_of(const std::vector<std::byte>& keys, const std::vector<std::byte>& scales,
+                                  const std::vector<int32_t>& lengths) const {
+    std::vector<std::byte> means(elements(kKeys) * 2, kPoison);
+    for (int text = 0; text < kTexts; ++text) {
+      for (int64_t t = 0; t + kKeys <= lengths[static_cast<size_t>(text)]; t += kKeys) {
+        const int64_t at = place(text, t), page = at / kPageTokens;
+        for (int head = 0; head < kHeads; ++head) {
+          const Strides by = strides(1), mean_by = strides(kKeys);
+          const auto to = static_cast<size_t>(page * mean_by.page + at % kPageTokens / kKeys * mean_by.token + head * mean_by.head);
+          for (int64_t e = 0; e < d(); ++e) {
+            float sum = 0;
+            for (int64_t i = 0; i < kKeys; ++i) {
+              const auto from = static_cast<size_t>(page * by.page + (at % kPageTokens + i) * by.token + head * by.head + e);
+              const float x = load(GetParam().kv, keys.data(), from) * scale_at(scales, at + i, head);
+              sum += x;
+            }
+            store(GetParam().q, means.data(), to + static_cast<size_t>(e), sum / kKeys);
+          }
+        }
+      }
+    }
+    return means;
+  }
+};
+
+TEST_P(PagedWriteMeans, EachIsOfWhatItsKeysReadAs) {
+  AttentionPlan plan = small_plan();
+  plan.stages[0].piece = kKeys;
+  auto attention = PagedAttention::create(plan, 0, shape(), {64, kTexts, 64});
+  if (!attention.ok() && attention.status().code() == Code::unsupported) GTEST_SKIP() << attention.status().message();
+  ASSERT_TRUE(attention.ok()) << attention.status().message();
+  ASSERT_EQ(attention->mean_keys(), kKeys);
+  DeviceBuffer data[3], scale[2], table(kTexts * kTableStride * 4), lengths(kTexts * 4), starts((kTexts + 1) * 4);
+  PagedCache cache;
+  cache.summary_step = kKeys;
+  for (size_t i = 0; i < 3; ++i) {
+    const int step = i == 2 ? kKeys : 1;
+    data[i] = DeviceBuffer(elements(step) * (i == 2 ? 2 : element_bytes(GetParam().kv)));
+    PagedPlane& plane = i == 0 ? cache.k : i == 1 ? cache.v : cache.summary;
+    plane.data = data[i].data();
+    plane.strides = strides(step);
+    if (GetParam().quantum == Quantum::none || i == 2) continue;
+    scale[i] = DeviceBuffer(scales(1) * sizeof(float));
+    if (GetParam().quantum == Quantum::tensor) scale[i].upload(std::vector<float>{0.01F});
+    plane.scale = scale[i].as<float>();
+    plane.scale_strides = scale_strides(1);
+  }
+  std::vector<int32_t> pages;
+  for (int text = 0; text < kTexts; ++text) {
+    for (int64_t page = 0; page < kTableStride; ++page)
+      pages.push_back(static_cast<int32_t>(place(text, page * kPageTokens) / kPageTokens));
+  }
+  table.upload(pages);
+  cache.page_table = table.as<int32_t>();
+  cache.table_stride = kTableStride;
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  std::vector<int32_t> held(kTexts, 0);
+  const Stream stream;
+  const auto append = [&](const std::vector<int32_t>& rows, bool one_each) {
+    std::vector<int32_t> start = {0};
+    for (size_t i = 0; i < kTexts; ++i) {
+      held[i] += rows[i];
+      start.push_back(start.back() + rows[i]);
+    }
+    const int32_t all = start.back();
+    std::vector<std::byte> k(static_cast<size_t>(all) * kHeads * static_cast<size_t>(d()) * 2);
+    for (size_t i = 0; i < k.size() / 2; ++i) store(GetParam().q, k.data(), i, normal(random));
+    DeviceBuffer source(k.size());
+    source.upload(k);
+    lengths.upload(held);
+    starts.upload(start);
+    const PagedBatch batch{kTexts, all, one_each ? nullptr : starts.as<int32_t>(), lengths.as<int32_t>(), 64};
+    const PagedRows from{source.data(), kHeads * d(), d()};
+    const Status written = attention->write(batch, from, from, cache, stream.get());
+    ASSERT_TRUE(written.ok()) << written.message();
+    stream.wait();
+  };
+  append({21, 3, 16}, false);
+  append({0, 4, 13}, false);
+  for (int step = 0; step < 10; ++step) append({1, 1, 1}, true);
+  append({3, 23, 1}, false);
+  const std::vector<std::byte> scale_bytes = GetParam().quantum == Quantum::none ? std::vector<std::byte>{} : scale[0].download();
+  EXPECT_EQ(data[2].download(), means_of(data[0].download(), scale_bytes, held));
+  EXPECT_TRUE(data[2].intact());
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, PagedWriteMeans,
+                         testing::Values(WriteSpec{}, WriteSpec{ElementType::bf16, ElementType::bf16, 128, Quantum::none, true},
+                                         WriteSpec{ElementType::f16, ElementType::f16, 96},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 64, Quantum::token},
+                                         WriteSpec{ElementType::bf16, ElementType::e4m3, 128, Quantum::tensor, true},
+                                         WriteSpec{ElementType::bf16, ElementType::i8, 256, Quantum::token, true},
+                                         WriteSpec{ElementType::f16, ElementType::i8, 128, Quantum::tensor}));
+
 }  // namespace
 }  // namespace bough::test

@@ -29,6 +29,16 @@ int64_t SearchMargins::keep(int stage) const {
   return (i + 1 < stages.size() ? stages[i + 1].keep : oracle_.layer().k) / stages[i].chunk;
 }
 
+SearchMargins::Range SearchMargins::best_piece(const Head& head, const ScanPositions& positions, int64_t start, const StagePlan& stage,
+                                               int64_t index) const {
+  double best = -kInfinity;
+  for (int64_t token = start; token < start + stage.chunk; token += stage.piece) {
+    const int64_t position = positions.turns_keys() ? positions.key(token + stage.piece / 2, index) : -1;
+    best = std::max(best, double{ref::best_mean_score(head.search, token, stage.piece, position, head.right)});
+  }
+  return {best, best};
+}
+
 SearchMargins::Range SearchMargins::descend(const Head& head, const ScanPositions& positions, int64_t start, int chunk, int rounds,
                                             int64_t index, double tolerance) const {
   const auto score = [&](int64_t token, const ref::Rows& rows) {
@@ -67,7 +77,8 @@ std::vector<SearchMargins::Range> SearchMargins::scores(int list_head, int stage
   const auto score = [&](int64_t start, int64_t index, double tolerance) {
     Range best{-kInfinity, -kInfinity};
     for (const Head& head : heads) {
-      const Range r = descend(head, positions, start, s.chunk, s.descent_rounds(), index, tolerance);
+      const Range r = s.piece > 0 ? best_piece(head, positions, start, s, index)
+                                  : descend(head, positions, start, s.chunk, s.descent_rounds(), index, tolerance);
       best = {std::max(best.low, r.low), std::max(best.high, r.high)};
     }
     return best;

@@ -46,6 +46,7 @@ class SearchMargins {
 
   int64_t keep(int stage) const;
   std::vector<Range> scores(int list_head, int stage, std::span<const Candidate> candidates) const;
+  Range best_piece(const Head& head, const ScanPositions& positions, int64_t start, const StagePlan& stage, int64_t index) const;
   Range descend(const Head& head, const ScanPositions& positions, int64_t start, int chunk, int rounds, int64_t index,
                 double tolerance) const;
 

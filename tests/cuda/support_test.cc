@@ -84,6 +84,7 @@ TEST_P(Margins, HoldTheOraclesLists) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Special, Margins, testing::ValuesIn(specials()), spec_name);
+INSTANTIATE_TEST_SUITE_P(Pieces, Margins, testing::ValuesIn(pieces()), spec_name);
 
 }  // namespace
 }  // namespace bough::test

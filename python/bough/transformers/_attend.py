@@ -96,6 +96,7 @@ def _decode(layer: BoughLayer, config: Config, q: Tensor, most: int, sinks: Opti
         stage=ints(stages, q.device),
         least_stage=min(stages),
         longest=max(lengths),
+        summary=layer.summary(decoder, q),
         sink_logits=sinks,
         workspace=workspace_of(kept, arrays, arrays.stream(), False),
     )
@@ -123,7 +124,7 @@ def _prefill(
         "longest": max(lengths),
         "workspace": reader.new_workspace(q),  # large, and not needed between prefills
     }
-    reader.prune(packed, *layer.tokens(), **call)
+    reader.prune(packed, *layer.tokens(), summary=layer.summary(reader, q), **call)
     o: Tensor = reader.attend(packed, *layer.tokens(), sink_logits=sinks, **call)
     if whole:
         return o.view(b, given, heads, d)

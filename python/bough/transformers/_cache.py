@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
 from .._library import BoughError
+from .._paged_cache import KeySummary
+from ..paged import PagedAttention
 from ._enabled import Enabled
 
 ALIGNED = 64  # tokens; capacities are multiples of it
@@ -52,6 +54,7 @@ class BoughLayer(CacheLayerMixin):
 
     counter  decode steps since the texts last changed otherwise, which the plan's refresh schedule goes by
     states   of PagedAttention.decode, a slot for each text; None before the first decode on a CUDA device
+    means    of keys, on a CUDA device, where the plan reads them; those of text s hold for its first summarised[s] tokens
     """
 
     is_sliding = False
@@ -68,6 +71,8 @@ class BoughLayer(CacheLayerMixin):
         self.padding: list[int] = []
         self.counter = 0
         self.states: Optional[Tensor] = None
+        self.means: Optional[KeySummary] = None
+        self.summarised: list[int] = []
         self._pending: Optional[tuple[Tensor, Tensor]] = None
 
     # ---- what Transformers calls ----
@@ -135,7 +140,7 @@ class BoughLayer(CacheLayerMixin):
         self.keys, self.values = (_tokens(x).index_select(0, picks).transpose(1, 2) for x in (self.keys, self.values))
         if self.padding:
             self.padding = [self.padding[i] for i in picks.tolist()]
-        self.counter, self.states = 0, None
+        self.counter, self.states, self.means = 0, None, None
 
     def offload(self) -> None:
         raise BoughError("a BoughCache is not offloaded", "unsupported")
@@ -155,6 +160,25 @@ class BoughLayer(CacheLayerMixin):
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [max(0, self.columns - n) for n in self.padding]
+
+    def summary(self, attention: PagedAttention, q: Tensor) -> Optional[KeySummary]:
+        """The means that `attention` reads of all the texts' keys, made where they are not there yet."""
+        n, lengths, keys = attention.mean_keys, self.lengths(), self.tokens()[0]
+        if n == 0:
+            return None
+        if self.means is None or self.means.step != n or self.means.keys.shape[1] != -(-keys.shape[1] // n):
+            self.means = attention.new_means(q, keys)
+            self.summarised = [0] * len(lengths)
+        assert self.means is not None
+        rows = [max(0, now // n * n - was) for now, was in zip(lengths, self.summarised)]
+        if max(rows) > 0:
+            starts = [0]
+            for now, was in zip(lengths, self.summarised):
+                starts.append(starts[-1] + max(0, now - was))
+            where = {"lengths": self.ints(lengths, q.device), "query_start": self.ints(starts, q.device)}
+            attention.summarise(keys, self.means, **where, rows=starts[-1], longest=max(lengths))
+            self.summarised = [max(was, now // n * n) for now, was in zip(lengths, self.summarised)]
+        return self.means
 
     def tokens(self) -> tuple[Tensor, Tensor]:
         """Keys and values as [batch, capacity, kv_heads, d], contiguous."""
@@ -188,6 +212,9 @@ class BoughLayer(CacheLayerMixin):
 
     def _begin_at(self, padding: list[int], before: int) -> None:
         """Where `before` columns are there. What a new mask hides of a text leaves it; what an old one hid is not there any more."""
+        if not self.padding:
+            self.means = None
+        self.summarised = [min(n, max(0, before - old)) for n, old in zip(self.summarised, self.padding)]
         for s, (old, new) in enumerate(zip(self.padding, padding)):
             had = max(0, before - old)
             if new < old and max(0, before - new) > had:
@@ -199,7 +226,7 @@ class BoughLayer(CacheLayerMixin):
             if hidden > 0:
                 for cache in self.tokens():
                     cache[s, : had - hidden] = cache[s, hidden:had].clone()
-                self.counter = 0
+                self.counter, self.means = 0, None
         self.padding = list(padding)
 
     def _grow(self, needed: int) -> None:

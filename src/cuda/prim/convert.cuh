@@ -64,18 +64,21 @@ __device__ __forceinline__ uint32_t widen_i8(uint32_t pair) {
   return pack<T>(static_cast<float>(static_cast<int8_t>(pair & 0xff)), static_cast<float>(static_cast<int8_t>(pair >> 8 & 0xff)));
 }
 
+// Eight codes as T, exactly.
+template <typename T, Kv KV>
+__device__ __forceinline__ uint4 widen_eight(uint2 x) {
+  static_assert(KV != Kv::same);
+  const auto pair = [](uint32_t codes) { return KV == Kv::e4m3 ? widen_e4m3<T>(codes) : widen_i8<T>(codes); };
+  return {pair(x.x & 0xffff), pair(x.x >> 16), pair(x.y & 0xffff), pair(x.y >> 16)};
+}
+
 // Eight stored elements from element `at` of `data` on, as T, exactly and without their scale.
 template <typename T, Kv KV>
 __device__ __forceinline__ uint4 load_eight(const void* data, int64_t at) {
   if constexpr (KV == Kv::same) {
     return load16(static_cast<const T*>(data) + at);
   } else {
-    const uint2 x = load8(static_cast<const uint8_t*>(data) + at);
-    if constexpr (KV == Kv::e4m3) {
-      return {widen_e4m3<T>(x.x & 0xffff), widen_e4m3<T>(x.x >> 16), widen_e4m3<T>(x.y & 0xffff), widen_e4m3<T>(x.y >> 16)};
-    } else {
-      return {widen_i8<T>(x.x & 0xffff), widen_i8<T>(x.x >> 16), widen_i8<T>(x.y & 0xffff), widen_i8<T>(x.y >> 16)};
-    }
+    return widen_eight<T, KV>(load8(static_cast<const uint8_t*>(data) + at));
   }
 }
 

@@ -14,20 +14,50 @@ AttentionPlan means_plan() {
                      256);
 }
 
+PagedSpec named(const std::string& name, PagedShape shape) {
+  PagedSpec spec;
+  spec.name = "pieces_" + name;
+  spec.shape = std::move(shape);
+  spec.plan = means_plan();
+  spec.plan.tail = 5;
+  spec.texts = {{1500, 97}, {65, 2}, {449, 70}, {1021, 130}, {1301, 1}, {1, 1}};
+  return spec;
+}
+
+// Stages that score pieces beside ones that descend, and alone.
+std::vector<PagedSpec> plans() {
+  constexpr ElementType bf16 = ElementType::bf16;
+  std::vector<PagedSpec> all;
+  const auto add = [&](const std::string& name, PagedShape shape) -> PagedSpec& {
+    all.push_back(named(name, std::move(shape)));
+    return all.back();
+  };
+  add("means_then_descents", shape_of(8, 2, 64, bf16, bf16)).plan =
+      stages_plan(64, 256,
+                  {{.chunk = 64, .query_block = 64, .query_stride = 8, .piece = 16},
+                   {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4},
+                   {.chunk = 8, .keep = 512, .query_block = 64, .query_stride = 1, .rounds = 2}},
+                  256);
+  add("descents_then_means", shape_of(8, 2, 128, bf16, bf16)).plan =
+      stages_plan(64, 256,
+                  {{.chunk = 64, .query_block = 64, .query_stride = 8},
+                   {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .piece = 4},
+                   {.chunk = 4, .keep = 512, .query_block = 64, .query_stride = 1, .piece = 4}},
+                  256);
+  add("one_mean_a_chunk", shape_of(8, 2, 64, bf16, bf16)).plan =
+      stages_plan(0, 128, {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 16}}, 128);
+  add("every_key", shape_of(4, 2, 64, bf16, bf16)).plan =
+      stages_plan(0, 128, {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 1}}, 128);
+  return all;
+}
+
 }  // namespace
 
 std::vector<PagedSpec> pieces() {
   using enum ElementType;
-  const std::vector<Text> texts = {{1500, 97}, {65, 2}, {449, 70}, {1021, 130}, {1301, 1}, {1, 1}};
   std::vector<PagedSpec> all;
   const auto add = [&](const std::string& name, PagedShape shape) -> PagedSpec& {
-    PagedSpec spec;
-    spec.name = "pieces_" + name;
-    spec.shape = std::move(shape);
-    spec.plan = means_plan();
-    spec.plan.tail = 5;
-    spec.texts = texts;
-    all.push_back(std::move(spec));
+    all.push_back(named(name, std::move(shape)));
     return all.back();
   };
   add("bf16_d64", shape_of(8, 2, 64, bf16, bf16));
@@ -52,7 +82,7 @@ std::vector<PagedSpec> pieces() {
                                .stages;
   all.back().plan.window = 64;
   all.back().plan.k = 64;
-  all.back().shape.trained_context = 200;  // indices are divided
+  all.back().shape.trained_context = 260;  // indices are divided
   add("indexed_e4m3_d128_g8", shape_of(8, 1, 128, bf16, e4m3)).plan.scan = Scan::chunk_indexed;
   all.back().scales = Scales::exact;
   add("dynamic_d128_g16", shape_of(16, 1, 128, bf16, bf16)).plan.scan = Scan::dynamic_extend;
@@ -65,22 +95,7 @@ std::vector<PagedSpec> pieces() {
   add("rotated", shape_of(8, 2, 128, bf16, bf16)).shape.keys_rotated = true;
   add("partial_rope", shape_of(4, 2, 128, bf16, bf16)).plan.scan = Scan::chunk_indexed;
   set_rope(all.back().shape, 32, RopePairs::interleaved, 1.2);
-  add("means_then_descents", shape_of(8, 2, 64, bf16, bf16)).plan =
-      stages_plan(64, 256,
-                  {{.chunk = 64, .query_block = 64, .query_stride = 8, .piece = 16},
-                   {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4},
-                   {.chunk = 8, .keep = 512, .query_block = 64, .query_stride = 1, .rounds = 2}},
-                  256);
-  add("descents_then_means", shape_of(8, 2, 128, bf16, bf16)).plan =
-      stages_plan(64, 256,
-                  {{.chunk = 64, .query_block = 64, .query_stride = 8},
-                   {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .piece = 4},
-                   {.chunk = 4, .keep = 512, .query_block = 64, .query_stride = 1, .piece = 4}},
-                  256);
-  add("one_mean_a_chunk", shape_of(8, 2, 64, bf16, bf16)).plan =
-      stages_plan(0, 128, {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 16}}, 128);
-  add("every_key", shape_of(4, 2, 64, bf16, bf16)).plan =
-      stages_plan(0, 128, {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 1}}, 128);
+  for (PagedSpec& spec : plans()) all.push_back(std::move(spec));
   return all;
 }
 

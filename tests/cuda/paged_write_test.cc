@@ -167,6 +167,16 @@ class PagedWriteMeans : public PagedWrite {
   // Where token t of a text is: pages are dealt to the texts in turn.
   static int64_t place(int text, int64_t t) { return (t / kPageTokens * kTexts + text) * kPageTokens + t % kPageTokens; }
 
+  static std::vector<int32_t> pages() {
+    std::vector<int32_t> pages;
+    for (int text = 0; text < kTexts; ++text) {
+      for (int64_t t = 0; t < kTableStride * kPageTokens; t += kPageTokens) {
+        pages.push_back(static_cast<int32_t>(place(text, t) / kPageTokens));
+      }
+    }
+    return pages;
+  }
+
   float scale_at(const std::vector<std::byte>& scales, int64_t at, int head) const {
     if (GetParam().quantum == Quantum::none) return 1;
     float scale = 0;
@@ -222,12 +232,7 @@ TEST_P(PagedWriteMeans, EachIsOfWhatItsKeysReadAs) {
     plane.scale = scale[i].as<float>();
     plane.scale_strides = scale_strides(1);
   }
-  std::vector<int32_t> pages;
-  for (int text = 0; text < kTexts; ++text) {
-    for (int64_t page = 0; page < kTableStride; ++page)
-      pages.push_back(static_cast<int32_t>(place(text, page * kPageTokens) / kPageTokens));
-  }
-  table.upload(pages);
+  table.upload(pages());
   cache.page_table = table.as<int32_t>();
   cache.table_stride = kTableStride;
   std::mt19937 random(11);

@@ -33,6 +33,7 @@ constexpr int64_t kSinks = 256;
 constexpr int64_t kWindow = 1024;
 constexpr int64_t kTokens = 2048 * 64 + kSinks + kWindow + 512;  // 2,048 chunks of 64 below the window of the last 512 rows
 constexpr int64_t kContext = 3328;
+constexpr int64_t kMeans = 131072;  // tokens that a summary averages
 
 // Layer kLayer of a cache whose pages lie in the order of their text, as a session that reads alone gets them.
 struct Cache {
@@ -172,7 +173,7 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   KeySummary summary;
   const KeySummary* const summaries[] = {&summary};
   if (shape.summary) {
-    extend_summary(cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, 0, kSinks, shape.chunks, summary);
+    extend_summary({cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, 0, kSinks, shape.chunks, body.key_means}, summary);
     args.summaries = summaries;
   }
   const int rows = pooled_rows(queries.batch.blocks[0], shape.stride, Pool::mean);
@@ -182,6 +183,19 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
                            (shape.scan == Scan::relative ? " relative" : " indexed") + (shape.summary ? " summary x" : " x") +
                            std::to_string(blocks);
   measure(step, body, cache.shape.type, flops, runs, scores, [&] { body.scan(args); });
+}
+
+// The summary of one layer's keys as means of 8, from nothing: what the first search of a restored session makes.
+void bench_summary(const AttentionBodies& body, const Cache& cache, int runs) {
+  const PageTable pages{cache.list.pages().data(), kTokens};
+  KeySummary summary;
+  constexpr int64_t chunks = kMeans / 64;
+  const double sums = static_cast<double>(kMeans) * kKvHeads * kDim;
+  const auto build = [&] {
+    summary = {};
+    extend_summary({cache.shape, pages, kLayer, 64, 8, kSinks, chunks, body.key_means}, summary);
+  };
+  measure("summary of means, " + std::to_string(kMeans), body, cache.shape.type, sums, runs, {}, build);
 }
 
 // The lists of the default plan once everything is long: sinks, 2,048 selected, the window.
@@ -271,6 +285,7 @@ void bench_body(const AttentionBodies& body, const Cache& cache, int runs) {
     bench_scan(body, cache, decode, shape, oracle ? 1 : runs);
     bench_scan(body, cache, tail, shape, oracle ? 1 : runs);
   }
+  bench_summary(body, cache, oracle ? 1 : runs);
   bench_attend(body, cache, prefill, oracle ? 1 : runs);
   bench_attend(body, cache, decode, oracle ? 1 : runs);
   bench_cached(body, cache, decode, oracle ? 1 : runs);

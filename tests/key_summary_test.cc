@@ -30,6 +30,11 @@ TEST(KeySummary, KeepsAtMostAnEighthOfAChunk) {
   EXPECT_EQ(summary_rounds(256), 4);
 }
 
+SummaryArgs args_of(const AttentionCase& c, int sequence, int chunk, int piece, int64_t chunks) {
+  const AttentionBodies* body = pick_attention_bodies(c.shape().type);
+  return {c.shape().kv(), c.pages(sequence), c.shape().layer, chunk, piece, kSinks, chunks, body->key_means};
+}
+
 void expect_keys_of_pages(const AttentionCase& c, const KeySummary& summary, int chunk) {
   const int d = c.shape().d;
   std::vector<float> held(static_cast<size_t>(d));
@@ -55,13 +60,13 @@ TEST(KeySummary, HoldsTheKeysOfThePagesHoweverItGrew) {
       const int64_t most = (4096 - kSinks) / chunk;
       KeySummary summary;
       for (const int64_t chunks : {int64_t{0}, most / 3, most / 3, most - 1, most}) {
-        extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, 0, kSinks, chunks, summary);
+        extend_summary(args_of(c, 0, chunk, 0, chunks), summary);
         ASSERT_EQ(summary.chunks, chunks);
       }
       expect_keys_of_pages(c, summary, chunk);
       summary.truncate(kSinks + most / 2 * chunk);
       ASSERT_EQ(summary.chunks, most / 2);
-      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, 0, kSinks, most, summary);
+      extend_summary(args_of(c, 0, chunk, 0, most), summary);
       expect_keys_of_pages(c, summary, chunk);
     }
   }
@@ -72,7 +77,7 @@ TEST(KeySummary, GoesBackWithTheSequence) {
   AttentionState state;
   state.layers.resize(1);
   LayerState& layer = state.layers[0];
-  extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, 64, 0, kSinks, 20, layer.summary);
+  extend_summary(args_of(c, 0, 64, 0, 20), layer.summary);
   state.restart(2000);
   EXPECT_EQ(layer.summary.chunks, 20);
   state.restart(kSinks + 5 * 64 + 63);  // the sixth chunk lacks its last token
@@ -98,8 +103,8 @@ TEST_P(SummaryScan, GivesTheBitsOfThePages) {
       const auto through_pages = scan(body, c, input, grid, rope);
       // One sequence with all of its chunks, one with some: the last tile of 32 is mixed.
       std::vector<KeySummary> summaries(2);
-      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, 0, kSinks, grid.count[0], summaries[0]);
-      extend_summary(c.shape().kv(), c.pages(1), c.shape().layer, chunk, 0, kSinks, grid.count[1] * 2 / 3, summaries[1]);
+      extend_summary(args_of(c, 0, chunk, 0, grid.count[0]), summaries[0]);
+      extend_summary(args_of(c, 1, chunk, 0, grid.count[1] * 2 / 3), summaries[1]);
       const KeySummary* const pointers[] = {&summaries[0], &summaries[1]};
       EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, pointers), through_pages)) << chunk;
       const KeySummary* const one[] = {nullptr, &summaries[1]};
@@ -119,8 +124,8 @@ TEST_P(SummaryScan, HoldsTheMeansOfPieces) {
           test::candidates_of(input.batch, {.chunk = chunk, .sinks = kSinks, .most = 300, .scan = kind, .limit = 1024, .piece = piece});
       const RopeTable rope = c.rope(4400);
       KeySummary summary;
-      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, piece, kSinks, 10, summary);
-      extend_summary(c.shape().kv(), c.pages(0), c.shape().layer, chunk, piece, kSinks, grid.count[0] * 2 / 3, summary);
+      extend_summary(args_of(c, 0, chunk, piece, 10), summary);
+      extend_summary(args_of(c, 0, chunk, piece, grid.count[0] * 2 / 3), summary);
       EXPECT_EQ(summary.nodes(), chunk / piece);
       const KeySummary* const pointers[] = {&summary};
       EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, pointers), scan(body, c, input, grid, rope))) << chunk;

@@ -17,6 +17,7 @@ AttentionBodies over(const char* name) {
   b.working_set_reserve = [](const KvShape& shape, int64_t keys, WorkingSet& set) { return working_set_reserve(*ops(), shape, keys, set); };
   b.working_set_build = [](const WorkingSetArgs& args) { working_set_build(*ops(), args); };
   b.attend_cached = [](const AttendCachedArgs& args) { attend_cached(*ops(), args); };
+  b.key_means = key_means;
   return b;
 }
 

@@ -10,6 +10,7 @@ void kv_write(const KvWriteArgs& args);
 void select(const SelectArgs& args);
 void split(const SplitArgs& args);
 void merge(const MergeArgs& args);
+void key_means(const KeyMeansArgs& args);
 
 void scan(const TileOps& ops, const ScanArgs& args);
 // scan where chunks are scored by pieces.

@@ -140,7 +140,7 @@ class PieceScan {
       for (int i = 0; i < lanes; ++i) keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, plane, a_.kv.row_bytes());
       return a_.kv.type;
     }
-    const DType type = summary_type(a_.kv.type);
+    const DType type = mean_type(a_.kv.type);
     const size_t row_bytes = kv_row_bytes(type, d_);
     for (int i = 0; i < lanes; ++i) {
       if (p.summary != nullptr && j + i < p.summary->chunks) {
@@ -148,7 +148,7 @@ class PieceScan {
         continue;
       }
       std::byte* row = means + static_cast<size_t>(i) * row_bytes;
-      store_mean(a_.kv, pages, plane, a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece, a_.piece, row);
+      key_means({a_.kv, pages, plane, a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece, a_.piece, 1, row, row_bytes});
       keys[i] = row;
     }
     return type;

@@ -15,6 +15,7 @@ void merge(const MergeArgs& args);
 bool working_set_reserve(const KvShape& shape, int64_t keys, WorkingSet& set);
 void working_set_build(const WorkingSetArgs& args);
 void attend_cached(const AttendCachedArgs& args);
+void key_means(const KeyMeansArgs& args);
 
 AttentionBodies bodies();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "ref/ref_bodies.h"
 #include "steps/kv_row.h"
 
 namespace bough::ref {
@@ -55,8 +56,11 @@ float best_score(const Search& s, int64_t token, int64_t position, const Rows& r
 }
 
 float best_mean_score(const Search& s, int64_t token, int piece, int64_t position, const Rows& rows) {
+  const DType type = mean_type(s.kv.type);
+  std::vector<std::byte> stored(kv_row_bytes(type, s.kv.head_dim));
+  key_means({s.kv, s.pages, s.kv.k_offset(s.layer, s.kv_head), token, piece, 1, stored.data(), stored.size()});
   std::vector<float> mean(static_cast<size_t>(s.heads.head_dim));
-  mean_key(s.kv, s.pages, s.kv.k_offset(s.layer, s.kv_head), token, piece, mean.data());
+  load_row(stored.data(), type, s.heads.head_dim, mean.data());
   return best_of(s, mean, position, rows);
 }
 

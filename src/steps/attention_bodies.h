@@ -7,6 +7,7 @@
 
 #include "steps/attend.h"
 #include "steps/attend_cached.h"
+#include "steps/key_means.h"
 #include "steps/kv_write.h"
 #include "steps/merge.h"
 #include "steps/select.h"
@@ -15,7 +16,7 @@
 
 namespace bough {
 
-// All functions run their own parallel regions and are called from one thread.
+// All functions but key_means run their own parallel regions and are called from one thread.
 struct AttentionBodies {
   std::string_view name;
   void (*kv_write)(const KvWriteArgs&);
@@ -29,6 +30,7 @@ struct AttentionBodies {
   bool (*working_set_reserve)(const KvShape&, int64_t keys, WorkingSet&);
   void (*working_set_build)(const WorkingSetArgs&);
   void (*attend_cached)(const AttendCachedArgs&);
+  void (*key_means)(const KeyMeansArgs&);
 };
 
 // Every body that this CPU can run, the fastest first, the scalar oracle "ref" last.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bough/types.h"
+#include "steps/key_means.h"
 #include "steps/shape.h"
 
 namespace bough {
@@ -56,17 +57,20 @@ struct KeySummary {
   void truncate(int64_t length);
 };
 
-// What a summary of such a cache holds.
-constexpr DType summary_type(DType kv) { return kv == DType::f32 ? DType::f32 : DType::bf16; }
+// What a summary is extended by: the keys, or the means of pieces, of one layer's chunks.
+struct SummaryArgs {
+  KvShape kv;
+  PageTable pages;
+  int layer = 0;
+  int chunk = 0;
+  int piece = 0;
+  int64_t sinks = 0;
+  int64_t chunks = 0;  // how many it is to hold, each whole in the pages
+  void (*key_means)(const KeyMeansArgs&) = nullptr;  // where piece > 1
+};
 
-// The mean of keys [token, token + piece) of a plane, in fp32, rounded as summary_type(kv.type) is. out [head_dim]
-void mean_key(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, float* out);
-// The same as a row of that type.
-void store_mean(const KvShape& kv, const PageTable& pages, size_t plane, int64_t token, int piece, std::byte* row);
-
-// Copies the keys of chunks up to `chunks`, each whole in the pages, that the summary does not hold yet, or with piece > 1 averages them;
-// of pieces of one key it holds nothing. A summary keeps the chunk and piece that it began with. Throws std::bad_alloc; what it held stays.
-void extend_summary(const KvShape& kv, const PageTable& pages, int layer, int chunk, int piece, int64_t sinks, int64_t chunks,
-                    KeySummary& summary);
+// Copies the keys of the chunks that the summary does not hold yet, or with piece > 1 averages them; of pieces of one key it holds
+// nothing. A summary keeps the chunk and piece that it began with. Throws std::bad_alloc; what it held stays.
+void extend_summary(const SummaryArgs& args, KeySummary& summary);
 
 }  // namespace bough

@@ -1,12 +1,34 @@
 #include "steps/key_summary.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "steps/kv_row.h"
 
 namespace bough {
 namespace {
+
+constexpr size_t kLargePage = size_t{2} << 20;
+
+struct Free {
+  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
+};
+
+// Many tiles, as a restored sequence needs them at once, lie in large pages where the system has some: to bring in small ones would cost
+// as much as to fill them.
+void add_tiles(size_t wanted, KeySummary& summary) {
+  const size_t held = summary.tiles.size();
+  if (wanted <= held) return;
+  const size_t bytes = summary.tile_bytes(), all = (wanted - held) * bytes;
+  summary.tiles.reserve(wanted);
+  const std::shared_ptr<std::byte> block(static_cast<std::byte*>(::operator new (all, std::align_val_t{64})), Free());
+  const auto ahead = (kLargePage - reinterpret_cast<uintptr_t>(block.get()) % kLargePage) % kLargePage;
+  if (all > ahead + kLargePage) madvise(block.get() + ahead, (all - ahead) / kLargePage * kLargePage, MADV_HUGEPAGE);  // a refusal costs speed
+  for (size_t i = 0; i < wanted - held; ++i) summary.tiles.emplace_back(block, block.get() + i * bytes);
+}
 
 void copy_key(const KvShape& kv, const std::byte* from, DType type, std::byte* to) {
   if (kv.type == type) {
@@ -55,9 +77,7 @@ void extend_summary(const SummaryArgs& a, KeySummary& summary) {
   summary.head_dim = a.kv.head_dim;
   summary.type = mean_type(a.kv.type);
   if (summary.nodes() == 0) return;
-  const auto wanted = static_cast<size_t>((a.chunks + KeySummary::kTile - 1) / KeySummary::kTile);
-  summary.tiles.reserve(wanted);
-  while (summary.tiles.size() < wanted) summary.tiles.push_back(std::make_unique_for_overwrite<std::byte[]>(summary.tile_bytes()));
+  add_tiles(static_cast<size_t>((a.chunks + KeySummary::kTile - 1) / KeySummary::kTile), summary);
 #pragma omp parallel for schedule(static)
   for (int64_t j = held; j < a.chunks; ++j) {
     for (int head = 0; head < a.kv.kv_heads; ++head) {

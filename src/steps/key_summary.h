@@ -43,7 +43,8 @@ struct KeySummary {
   int kv_heads = 0;
   int head_dim = 0;
   DType type = DType::bf16;
-  std::vector<std::unique_ptr<std::byte[]>> tiles;  // each [kv head][node][kTile] rows
+  // Each [kv head][node][kTile] rows. Tiles that are made at once share their memory.
+  std::vector<std::shared_ptr<std::byte>> tiles;
 
   int nodes() const { return piece > 0 ? chunk / piece : 2 * ((1 << rounds) - 1); }
   size_t row_bytes() const { return kv_row_bytes(type, head_dim); }

@@ -7,7 +7,10 @@
 namespace bough {
 namespace {
 
-constexpr int64_t kSummaryStep = 128;  // chunks that one search adds at most; a slice of a text has no more
+// Chunks that one search adds to a summary at most; a slice of a text has no more. Means that are lacking are made again by each search,
+// from all keys, so more of them are kept at a time, but not so many that a first answer waits for the memory they take.
+constexpr int64_t kSummaryStep = 128;
+constexpr int64_t kMeansStep = 2048;
 
 }  // namespace
 
@@ -147,7 +150,7 @@ void Pruner::summarise(const Call& call, const Candidates& candidates) {
     const PageTable& pages = call.batch.sequences[seq];
     const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
     const int piece = call.plan.stages.front().piece;
-    const int64_t most = piece > 0 ? whole : state.summary.chunks + kSummaryStep;  // what means lack costs the whole search's keys
+    const int64_t most = state.summary.chunks + (piece > 0 ? kMeansStep : kSummaryStep);
     extend_summary({setup_->kv, pages, call.layer, candidates.chunk, piece, candidates.sinks, std::min(whole, most), setup_->bodies->key_means},
                    state.summary);
     summaries_[seq] = &state.summary;

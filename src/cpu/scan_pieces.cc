@@ -14,7 +14,7 @@
 namespace bough::cpu {
 namespace {
 
-constexpr int kBlocks = 16;         // that share a tile
+constexpr int kBlocks = 64;         // that share a tile
 constexpr int kItemsPerThread = 8;  // at least, where there is enough to do
 
 // An active block, and where its packed rows lie.
@@ -37,15 +37,15 @@ struct Item {
 
 struct Workspace {
   std::byte* tile;
-  std::byte* means;  // [32] rows where a summary lacks them
+  std::byte* means;  // [node][32] rows where a summary lacks them
   float* angles;     // cos then sin [d/2][32]
   float* pooled;     // [rows, d]
   float* best;       // [kBlocks][32]
 
-  static Workspace carve(const TileOps& ops, int64_t rows, int d, Carver& carver) {
+  static Workspace carve(const TileOps& ops, int64_t rows, int d, int nodes, Carver& carver) {
     Workspace w{};
     w.tile = carver.bytes(ops.k_tile_bytes(d));
-    w.means = carver.bytes(static_cast<size_t>(kTileKeys * d) * sizeof(float));
+    w.means = carver.bytes(static_cast<size_t>(nodes * kTileKeys * d) * sizeof(float));
     w.angles = carver.take<float>(int64_t{2} * d * kTileKeys);
     w.pooled = carver.take<float>(rows * d);
     w.best = carver.take<float>(kBlocks * kTileKeys);
@@ -74,13 +74,13 @@ class PieceScan {
   void run() {
     const std::vector<Item> items = cut();
     Carver sizes(nullptr);
-    Workspace::carve(ops_, most_rows_, d_, sizes);
+    Workspace::carve(ops_, most_rows_, d_, averaged(), sizes);
     const Scratch scratch(sizes.used(), static_cast<size_t>(rows_ * a_.heads.kv_heads * d_) * ops_.elem);
     packed_ = scratch.shared();
 #pragma omp parallel
     {
       Carver carver(scratch.mine());
-      const Workspace w = Workspace::carve(ops_, most_rows_, d_, carver);
+      const Workspace w = Workspace::carve(ops_, most_rows_, d_, averaged(), carver);
 #pragma omp for schedule(dynamic) collapse(2)
       for (size_t b = 0; b < blocks_.size(); ++b) {
         for (int h = 0; h < a_.heads.kv_heads; ++h) pack_rows(blocks_[b], h, w);
@@ -131,27 +131,40 @@ class PieceScan {
     return items;
   }
 
-  // Keys of piece `node` of candidates [j, j + lanes), and their type. What a summary lacks is averaged into `means`.
+  int nodes() const { return a_.candidates.chunk / a_.piece; }
+  int averaged() const { return a_.piece > 1 ? nodes() : 0; }
+  bool summarised(const Piecewise& p, int64_t j) const { return p.summary != nullptr && j < p.summary->chunks; }
+  std::byte* mean(std::byte* means, int node, int lane) const {
+    return means + static_cast<size_t>(node * kTileKeys + lane) * kv_row_bytes(mean_type(a_.kv.type), d_);
+  }
+
+  // The means of all pieces of candidates [j, j + lanes) that the summary lacks.
+  void average(const Piecewise& p, int head, int64_t j, int lanes, std::byte* means) const {
+    KeyMeansArgs m{a_.kv, a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)], a_.kv.k_offset(a_.layer, head)};
+    m.piece = a_.piece;
+    m.count = nodes();
+    m.stride = kTileKeys * kv_row_bytes(mean_type(a_.kv.type), d_);
+    for (int i = 0; i < lanes; ++i) {
+      if (summarised(p, j + i)) continue;
+      m.token = a_.candidates.at(p.index, head, j + i);
+      m.out = mean(means, 0, i);
+      key_means(m);
+    }
+  }
+
+  // Keys of piece `node` of candidates [j, j + lanes), and their type.
   DType aim(const Piecewise& p, int head, int64_t j, int lanes, int node, std::byte* means, const std::byte** keys) const {
     const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
     const size_t plane = a_.kv.k_offset(a_.layer, head);
     std::fill(keys + lanes, keys + kTileKeys, nullptr);
-    if (a_.piece == 1) {
-      for (int i = 0; i < lanes; ++i) keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, plane, a_.kv.row_bytes());
-      return a_.kv.type;
-    }
-    const DType type = mean_type(a_.kv.type);
-    const size_t row_bytes = kv_row_bytes(type, d_);
     for (int i = 0; i < lanes; ++i) {
-      if (p.summary != nullptr && j + i < p.summary->chunks) {
-        keys[i] = p.summary->key(head, j + i, node);
-        continue;
+      if (a_.piece == 1) {
+        keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, plane, a_.kv.row_bytes());
+      } else {
+        keys[i] = summarised(p, j + i) ? p.summary->key(head, j + i, node) : mean(means, node, i);
       }
-      std::byte* row = means + static_cast<size_t>(i) * row_bytes;
-      key_means({a_.kv, pages, plane, a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece, a_.piece, 1, row, row_bytes});
-      keys[i] = row;
     }
-    return type;
+    return a_.piece == 1 ? a_.kv.type : mean_type(a_.kv.type);
   }
 
   // cos then sin of where those keys stand.
@@ -176,7 +189,6 @@ class PieceScan {
     const Piecewise& longest =
         *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
                           [&](const Piecewise& x, const Piecewise& y) { return count(x) < count(y); });
-    const int nodes = a_.candidates.chunk / a_.piece;
     const bool turned = longest.positions.turns_keys(), numbered = longest.positions.numbered();
     const float* cos = turned ? w.angles : nullptr;
     const float* sin = turned ? w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys : nullptr;
@@ -188,7 +200,8 @@ class PieceScan {
         cos = a_.rope->cos_tile(j / kTileKeys);
         sin = a_.rope->sin_tile(j / kTileKeys);
       }
-      for (int node = 0; node < nodes; ++node) {
+      if (a_.piece > 1) average(longest, item.head, j, lanes, w.means);
+      for (int node = 0; node < nodes(); ++node) {
         const DType type = aim(longest, item.head, j, lanes, node, w.means, keys);
         prefetch(longest, item.head, j + kTileKeys, item.to, node);
         if (turned && !numbered) angles(longest, item.head, j, lanes, node, w.angles);

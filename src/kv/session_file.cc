@@ -87,7 +87,7 @@ Status SessionReader::check_pages(std::span<std::byte* const> pages, size_t* who
   const auto count = static_cast<int64_t>(pages.size());
   std::atomic<int64_t> first_bad = count;
   Status error;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 16)  // threads far apart do not wait for each other's page tables
   for (int64_t i = 0; i < count; ++i) {
     if (first_bad.load(std::memory_order_relaxed) < i) continue;
     Status status;

@@ -11,12 +11,9 @@ source "$root/tools/deps.sh"
 tokens="${1:-65536}"
 little="${2:-0.3}"
 group="${3:-}"
-bough="$root/build/release/bin/bough"
-[[ -x "$bough" ]] || fail "$bough is not built; run make"
-[[ -f "$model_path" ]] || fail "the model is not in $model_path; run tools/setup.sh first"
+find_bough
 new_temporary "${TMPDIR:-/tmp}"
-"$root/tools/book.sh" >"$temporary/book.txt"
-"$bough" tokenize --head "$tokens" -f "$temporary/book.txt" >"$temporary/text.txt"
+head_of_book "$tokens" >"$temporary/text.txt"
 
 # Drops the session's pages from the page cache: the second question then waits for the device.
 drop_pages() {

@@ -1,4 +1,4 @@
-# What Bough fetches, where it keeps it and how it checks it. Sourced by setup.sh and fetch_model.sh; defines only.
+# What Bough fetches, where it keeps it and how it checks it. Sourced by the other scripts; defines only.
 # Everything lies outside the tree, in $BOUGH_CACHE (default: ~/.cache/bough).
 
 cache="${BOUGH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bough}"
@@ -62,6 +62,23 @@ trap '((${#temporaries[@]} == 0)) || rm -rf "${temporaries[@]}"' EXIT
 new_temporary() {
   temporary=$(mktemp -d "$1/tmp.XXXXXX")
   temporaries+=("$temporary")
+}
+
+# find_bough: the release build's program, in $bough, that has the default model.
+find_bough() {
+  bough="$root/build/release/bin/bough"
+  [[ -x "$bough" ]] || fail "$bough is not built; run make"
+  [[ -f "$model_path" ]] || fail "the model is not in $model_path; run tools/setup.sh first"
+}
+
+# head_of_book TOKENS: prints so much of tools/book.sh, by the tokens of $bough. Needs $temporary.
+head_of_book() {
+  local book="$temporary/book.txt" held
+  [[ "$1" =~ ^[0-9]+$ ]] || fail "TOKENS is $1, it must be a number"
+  "$root/tools/book.sh" >"$book"
+  held=$("$bough" tokenize --count -f "$book")
+  (($1 <= held)) || fail "$1 tokens are wanted, the book has $held"
+  "$bough" tokenize --head "$1" -f "$book"
 }
 
 has_sha256() { [[ -f "$1" ]] && echo "$2  $1" | sha256sum --check --status; }

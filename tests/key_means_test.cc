@@ -1,4 +1,5 @@
-// key_means: the oracle against means in double, and the vectorised body on every instruction set of this CPU against the oracle, bit by bit.
+// key_means: the oracle against means in double, and the vectorised body on every instruction set of this CPU against the oracle, bit by
+// bit.
 #include "steps/key_means.h"
 
 #include <gtest/gtest.h>

@@ -151,8 +151,9 @@ void Pruner::summarise(const Call& call, const Candidates& candidates) {
     const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
     const int piece = call.plan.stages.front().piece;
     const int64_t most = state.summary.chunks + (piece > 0 ? kMeansStep : kSummaryStep);
-    extend_summary({setup_->kv, pages, call.layer, candidates.chunk, piece, candidates.sinks, std::min(whole, most), setup_->bodies->key_means},
-                   state.summary);
+    extend_summary(
+        {setup_->kv, pages, call.layer, candidates.chunk, piece, candidates.sinks, std::min(whole, most), setup_->bodies->key_means},
+        state.summary);
     summaries_[seq] = &state.summary;
   }
 }

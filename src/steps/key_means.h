@@ -18,10 +18,10 @@ constexpr int kMaxMeanDim = 256;
 struct KeyMeansArgs {
   KvShape kv;
   PageTable pages;
-  size_t plane = 0;   // kv.k_offset of the layer and head
-  int64_t token = 0;  // where the first run begins; the others follow one another
-  int piece = 1;      // keys of a run
-  int count = 0;      // runs
+  size_t plane = 0;          // kv.k_offset of the layer and head
+  int64_t token = 0;         // where the first run begins; the others follow one another
+  int piece = 1;             // keys of a run
+  int count = 0;             // runs
   std::byte* out = nullptr;  // row i of mean_type(kv.type) at i * stride
   size_t stride = 0;         // bytes
 };

@@ -14,7 +14,7 @@ namespace {
 constexpr size_t kLargePage = size_t{2} << 20;
 
 struct Free {
-  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
+  void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{64}); }
 };
 
 // Many tiles, as a restored sequence needs them at once, lie in large pages where the system has some: to bring in small ones would cost
@@ -26,7 +26,8 @@ void add_tiles(size_t wanted, KeySummary& summary) {
   summary.tiles.reserve(wanted);
   const std::shared_ptr<std::byte> block(static_cast<std::byte*>(::operator new (all, std::align_val_t{64})), Free());
   const auto ahead = (kLargePage - reinterpret_cast<uintptr_t>(block.get()) % kLargePage) % kLargePage;
-  if (all > ahead + kLargePage) madvise(block.get() + ahead, (all - ahead) / kLargePage * kLargePage, MADV_HUGEPAGE);  // a refusal costs speed
+  if (all > ahead + kLargePage)
+    madvise(block.get() + ahead, (all - ahead) / kLargePage * kLargePage, MADV_HUGEPAGE);  // a refusal costs speed
   for (size_t i = 0; i < wanted - held; ++i) summary.tiles.emplace_back(block, block.get() + i * bytes);
 }
 

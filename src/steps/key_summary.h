@@ -66,7 +66,7 @@ struct SummaryArgs {
   int chunk = 0;
   int piece = 0;
   int64_t sinks = 0;
-  int64_t chunks = 0;  // how many it is to hold, each whole in the pages
+  int64_t chunks = 0;                                // how many it is to hold, each whole in the pages
   void (*key_means)(const KeyMeansArgs&) = nullptr;  // where piece > 1
 };
 

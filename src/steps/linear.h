@@ -1,12 +1,15 @@
 // linear: y = x W^T + bias, or that added to y. A row's result depends on the phase, N and K only, never on the other rows.
 #pragma once
 
+#include <cmath>
+
 #include "steps/tensor.h"
 
 namespace bough {
 
-// prefill: W is dequantised and multiplied in bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot products straight on the
-// quantised rows, x quantised as ggml's dot product for that type wants it.
+// prefill: in 8 bits (below) where W's type is a quantised one and the CPU has 8-bit dot products; else W is dequantised and multiplied in
+// bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot products straight on the quantised rows, x quantised as ggml's dot product
+// for that type wants it.
 enum class Phase : uint8_t { prefill, decode };
 
 class PackedWeights;
@@ -21,5 +24,17 @@ struct LinearArgs {
   PackedWeights* packed = nullptr;  // where prefill keeps dequantised weights; outlives the call, may be null
   const float* bias = nullptr;      // [n] or null
 };
+
+// The product in 8 bits. Rows of x and of the dequantised W are cut into groups of kInt8Group elements, the last one of what is left, and
+// these into blocks of 256, 128, 64 and 32, the widest that fits first. A block is turned by a Hadamard matrix, which leaves products as
+// they are and spreads over the block what is large in few elements: for h = 1, 2, 4 ... below its size (x[i], x[i + h]) becomes
+// (x[i] + x[i + h], x[i] - x[i + h]) for all i without bit h; then all times int8_block_factor. A group's codes are x * (kInt8Top / m)
+// rounded to even, m the largest magnitude in it, or 0 where m is below kInt8Least; its scale is m / kInt8Top. Products of codes are summed
+// exactly within a group, groups in f32 in their order. A NaN or an infinity makes the whole row NaN. REQUIRES: K a multiple of 32, as
+// quantised types have it.
+inline constexpr int64_t kInt8Group = 256;
+inline constexpr float kInt8Top = 127.0F;
+inline constexpr float kInt8Least = 1e-30F;
+inline float int8_block_factor(int64_t size) { return 1.0F / std::sqrt(static_cast<float>(size)); }
 
 }  // namespace bough

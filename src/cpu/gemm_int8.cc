@@ -69,35 +69,26 @@ inline void hadamard(__m512 (&x)[R]) {
   }
 }
 
+// Codes and scale of a group of 16 * R elements; the answer is the sum of the codes. Magnitudes are compared as integers, where NaN is
+// the largest.
 template <int R>
-inline void turn_block(const float* from, float* to) {
+inline int32_t quantise_group(const float* from, int8_t* codes, float& scale) {
   __m512 x[R];
   for (int i = 0; i < R; ++i) x[i] = _mm512_loadu_ps(from + 16 * i);
   hadamard(x);
-  const __m512 factor = _mm512_set1_ps(int8_block_factor(16 * R));
-  for (int i = 0; i < R; ++i) _mm512_storeu_ps(to + 16 * i, _mm512_mul_ps(x[i], factor));
-}
-
-// n <= kInt8Group elements, block by block.
-inline void turn(const float* from, int64_t n, float* to) {
-  int64_t i = 0;
-  for (; n - i >= 256; i += 256) turn_block<16>(from + i, to + i);
-  for (; n - i >= 128; i += 128) turn_block<8>(from + i, to + i);
-  for (; n - i >= 64; i += 64) turn_block<4>(from + i, to + i);
-  for (; n - i >= 32; i += 32) turn_block<2>(from + i, to + i);
-}
-
-// Codes and scale of n elements; the answer is the sum of the codes. Magnitudes are compared as integers, where NaN is the largest.
-inline int32_t round_group(const float* x, int64_t n, int8_t* codes, float& scale) {
+  const __m512 factor = _mm512_set1_ps(int8_turn_factor(16 * R));
   __m512i top = _mm512_setzero_si512();
-  for (int64_t i = 0; i < n; i += 16) top = _mm512_max_epi32(top, _mm512_castps_si512(_mm512_abs_ps(_mm512_loadu_ps(x + i))));
+  for (__m512& v : x) {
+    v = _mm512_mul_ps(v, factor);
+    top = _mm512_max_epi32(top, _mm512_castps_si512(_mm512_abs_ps(v)));
+  }
   const auto high = std::bit_cast<float>(_mm512_reduce_max_epi32(top));
   scale = high * (1.0F / kInt8Top);
   const __m512 inverse = _mm512_set1_ps(high >= kInt8Least ? kInt8Top / high : 0.0F);
   __m512i sum = _mm512_setzero_si512();
-  for (int64_t i = 0; i < n; i += 16) {
-    const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), inverse));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + i), _mm512_cvtepi32_epi8(code));
+  for (int i = 0; i < R; ++i) {
+    const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(x[i], inverse));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16 * i), _mm512_cvtepi32_epi8(code));
     sum = _mm512_add_epi32(sum, code);
   }
   return _mm512_reduce_add_epi32(sum);
@@ -105,11 +96,10 @@ inline int32_t round_group(const float* x, int64_t n, int8_t* codes, float& scal
 
 // A row of k elements, k a multiple of 32. sums [groups] may be null.
 void quantise(const float* x, int64_t k, int8_t* codes, float* scales, int32_t* sums) {
-  alignas(64) float turned[kInt8Group];
   for (int64_t g = 0; g < groups_of(k); ++g) {
-    const int64_t at = g * kInt8Group, n = std::min(kInt8Group, k - at);
-    turn(x + at, n, turned);
-    const int32_t sum = round_group(turned, n, codes + at, scales[g]);
+    const int64_t at = g * kInt8Group;
+    const auto group = k - at < kInt8Group ? quantise_group<2> : quantise_group<4>;
+    const int32_t sum = group(x + at, codes + at, scales[g]);
     if (sums != nullptr) sums[g] = sum;
   }
 }

@@ -46,7 +46,7 @@ void dot(const LinearArgs& a) {
 void linear(const LinearArgs& a) {
   if (a.phase == Phase::decode) {
     dot(a);
-  } else if (gemm_int8_takes(a.w.type)) {
+  } else if (!a.precise && gemm_int8_takes(a.w.type)) {
     gemm_int8(a);
   } else {
     gemm(a);

@@ -13,7 +13,7 @@ struct Row {
   std::vector<float> scales;   // [groups]
 };
 
-void turn_block(float* x, int64_t size) {
+void turn(float* x, int64_t size) {
   for (int64_t h = 1; h < size; h *= 2) {
     for (int64_t i = 0; i < size; ++i) {
       if ((i & h) != 0) continue;
@@ -22,7 +22,7 @@ void turn_block(float* x, int64_t size) {
       x[i + h] = a - b;
     }
   }
-  for (int64_t i = 0; i < size; ++i) x[i] *= int8_block_factor(size);
+  for (int64_t i = 0; i < size; ++i) x[i] *= int8_turn_factor(size);
 }
 
 Row quantised(std::vector<float> x) {
@@ -30,10 +30,7 @@ Row quantised(std::vector<float> x) {
   Row row;
   for (int64_t begin = 0; begin < k; begin += kInt8Group) {
     const int64_t end = std::min(k, begin + kInt8Group);
-    int64_t at = begin;
-    for (int64_t size = kInt8Group; size >= 32; size /= 2) {
-      for (; end - at >= size; at += size) turn_block(x.data() + at, size);
-    }
+    turn(x.data() + begin, end - begin);
     float top = 0;
     for (int64_t i = begin; i < end; ++i) {
       const float size = std::abs(x[static_cast<size_t>(i)]);

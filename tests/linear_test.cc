@@ -20,7 +20,8 @@ const ModelBodies& fast() { return model_bodies().front(); }
 const ModelBodies& oracle() { return model_bodies().back(); }
 
 // Root mean square distance from the product of the dequantised weights with f32 rows, whose elements have unit deviation. prefill rounds
-// both to bf16 (8 bits of mantissa), unless the weights are f32; decode rounds the row as ggml's dot product wants it: f16, or 8-bit blocks
+// both to 8 bits where the weights are of a quantised type (linear_int8_test.cc has the tighter test of that) and the CPU has the products,
+// else to bf16 (8 bits of mantissa), unless the weights are f32; decode rounds the row as ggml's dot product wants it: f16, or 8-bit blocks
 // of 32.
 struct Tolerance {
   int type;
@@ -28,8 +29,8 @@ struct Tolerance {
   double decode;
 };
 constexpr Tolerance kTolerances[] = {
-    {GGML_TYPE_F32, 1e-6, 1e-6},  {GGML_TYPE_F16, 8e-3, 1e-3},  {GGML_TYPE_Q8_0, 8e-3, 1e-2},
-    {GGML_TYPE_Q4_0, 8e-3, 1e-2}, {GGML_TYPE_Q4_1, 8e-3, 1e-2},
+    {GGML_TYPE_F32, 1e-6, 1e-6},    {GGML_TYPE_F16, 8e-3, 1e-3},    {GGML_TYPE_Q8_0, 1.2e-2, 1e-2},
+    {GGML_TYPE_Q4_0, 1.2e-2, 1e-2}, {GGML_TYPE_Q4_1, 1.2e-2, 1e-2},
 };
 
 double error(const std::vector<float>& y, const std::vector<float>& expected) {
@@ -126,7 +127,7 @@ TEST_P(Linear, ThreadsDoNotMatter) {
 TEST_P(Linear, PackedWeightsDoNotMatter) {
   const RandomMatrix first(GetParam().type, 130, 64, 9), second(GetParam().type, 70, 64, 10);
   const std::vector<float> x = random_rows(65, 64, 11);
-  for (const size_t budget : {size_t{0}, size_t{48000}, size_t{1} << 30}) {
+  for (const size_t budget : {size_t{0}, size_t{12000}, size_t{48000}, size_t{1} << 30}) {
     const PackedWeightsPtr packed = make_packed_weights(budget);
     for (int turn = 0; turn < 2; ++turn) {
       for (const RandomMatrix* w : {&first, &second}) {

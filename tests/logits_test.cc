@@ -25,11 +25,11 @@ struct Problem {
     return result;
   }
 
-  // norm, then linear, of one row.
+  // norm, then the precise linear, of one row.
   std::vector<float> expected(const ModelBodies& bodies, int32_t row, Phase phase) const {
     std::vector<float> normed(static_cast<size_t>(kWidth)), result(static_cast<size_t>(kVocab));
     bodies.norm({x.data() + row * kWidth, weight.data(), 1, kWidth, 1e-5F, normed.data()});
-    bodies.linear({normed.data(), 1, output.tensor(), phase, false, result.data(), nullptr});
+    bodies.linear({normed.data(), 1, output.tensor(), phase, false, result.data(), nullptr, nullptr, true});
     return result;
   }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/gemm.h"
+#include "cpu/gemm_int8.h"
 #include "cpu/model_bodies.h"
 
 namespace bough::cpu {
@@ -45,6 +46,8 @@ void dot(const LinearArgs& a) {
 void linear(const LinearArgs& a) {
   if (a.phase == Phase::decode) {
     dot(a);
+  } else if (!a.precise && gemm_int8_takes(a.w.type)) {
+    gemm_int8(a);
   } else {
     gemm(a);
   }

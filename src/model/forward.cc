@@ -82,8 +82,8 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
 
 void Forward::project(const Batch& batch, const LayerWeights& w) {
   linear(batch, act_.h, w.q, false, act_.q);
-  linear(batch, act_.h, w.k, false, act_.k);
-  linear(batch, act_.h, w.v, false, act_.v);
+  linear(batch, act_.h, w.k, false, act_.k, true);
+  linear(batch, act_.h, w.v, false, act_.v, true);
   norm(act_.q, w.q_norm, false, act_.q);
   norm(act_.k, w.k_norm, false, act_.k);
 }
@@ -101,13 +101,13 @@ void Forward::add_to_x(const Batch& batch, const std::vector<float>& from, const
   norm(act_.h, post_norm, true, act_.x);
 }
 
-void Forward::linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y) {
+void Forward::linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y, bool precise) {
   const int64_t decoding = batch.decode_rows, cols = w.weight.cols, rows = w.weight.rows;
   const float* bias = w.bias_values();
   if (decoding > 0) bodies_->linear({x.data(), decoding, w.weight, Phase::decode, add, y.data(), nullptr, bias});
   if (decoding == batch.rows()) return;
   bodies_->linear({x.data() + decoding * cols, batch.rows() - decoding, w.weight, Phase::prefill, add, y.data() + decoding * rows,
-                   packed_.get(), bias});
+                   packed_.get(), bias, precise});
 }
 
 void Forward::norm(const std::vector<float>& x, const Tensor& weight, bool add, std::vector<float>& y) {

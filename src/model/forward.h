@@ -43,7 +43,7 @@ class Forward {
   // x += [post_norm] (from W^T + bias).
   void add_to_x(const Batch& batch, const std::vector<float>& from, const Projection& w, const Tensor& post_norm);
   // y (+)= x W^T + bias for decode rows and prefill rows, each in their own phase.
-  void linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y);
+  void linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y, bool precise = false);
   // Rows of the weight's width; does nothing when there is no weight.
   void norm(const std::vector<float>& x, const Tensor& weight, bool add, std::vector<float>& y);
 

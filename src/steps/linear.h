@@ -1,12 +1,16 @@
 // linear: y = x W^T + bias, or that added to y. A row's result depends on the phase, N and K only, never on the other rows.
 #pragma once
 
+#include <cmath>
+
 #include "steps/tensor.h"
 
 namespace bough {
 
-// prefill: W is dequantised and multiplied in bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot products straight on the
-// quantised rows, x quantised as ggml's dot product for that type wants it.
+// prefill: in 8 bits (below) where W's type is a quantised one and the CPU has 8-bit dot products, unless
+// `precise`; else W is dequantised and multiplied in
+// bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot products straight on the quantised rows, x quantised as ggml's dot product
+// for that type wants it.
 enum class Phase : uint8_t { prefill, decode };
 
 class PackedWeights;
@@ -20,6 +24,18 @@ struct LinearArgs {
   float* y = nullptr;               // [t, w.rows]
   PackedWeights* packed = nullptr;  // where prefill keeps dequantised weights; outlives the call, may be null
   const float* bias = nullptr;      // [n] or null
+  bool precise = false;             // prefill: not in 8 bits. All calls with the same W and `packed` say the same.
 };
+
+// The product in 8 bits. Rows of x and of the dequantised W are cut into groups of kInt8Group elements; the last may be of 32. A group is
+// turned by a Hadamard matrix, which leaves products as they are and spreads over the group what is large in few elements: for h = 1, 2, 4
+// ... below its size (x[i], x[i + h]) becomes (x[i] + x[i + h], x[i] - x[i + h]) for all i without bit h; then all times int8_turn_factor.
+// Its codes are x * (kInt8Top / m) rounded to even, m the largest magnitude in it, or 0 where m is below kInt8Least; its scale is
+// m / kInt8Top. Products of codes are summed exactly within a group, groups in f32 in their order. A NaN or an infinity makes the whole row
+// NaN. REQUIRES: K a multiple of 32, as quantised types have it.
+inline constexpr int64_t kInt8Group = 64;
+inline constexpr float kInt8Top = 127.0F;
+inline constexpr float kInt8Least = 1e-30F;
+inline float int8_turn_factor(int64_t size) { return 1.0F / std::sqrt(static_cast<float>(size)); }
 
 }  // namespace bough

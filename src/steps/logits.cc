@@ -16,6 +16,7 @@ void run_logits(const ModelBodies& bodies, const LogitsArgs& a) {
   part.rows = a.count - decoding;
   part.phase = Phase::prefill;
   part.packed = a.packed;
+  part.precise = true;
   if (part.rows > 0) bodies.linear(part);
   if (a.softcap > 0) bodies.softcap({a.logits, a.count * a.output.rows, a.softcap});
 }

@@ -1,4 +1,5 @@
-// logits: the chosen rows of x, normed and scored against the vocabulary, capped where the model does.
+// logits: the chosen rows of x, normed and scored against the vocabulary, capped where the model does. Rows of prefill are multiplied
+// precisely, not in 8 bits.
 #pragma once
 
 #include "steps/linear.h"

@@ -161,7 +161,7 @@ TEST_F(Cli, QuestionsInBracketsStayWhole) {
 
 TEST_F(Cli, Plans) {
   expect_error({"ask", text_, "why?", "--plan", "nope"}, usage, "nope");
-  expect_error({"ask", text_, "why?", "--plan", "nope"}, usage, "default, means, 3k");
+  expect_error({"ask", text_, "why?", "--plan", "nope"}, usage, "default, descent, 3k");
   expect_error({"ask", text_, "why?", "--plan", R"({"mode":)"}, usage, "JSON");
   expect_error({"ask", text_, "why?", "--plan", R"({"mode":"dense","sinks":"many"})"}, usage, "sinks");
   expect_error({"run", "a", "--plan", R"({"mode":"stages","sinks":-1})"}, usage, "-1");

@@ -85,7 +85,7 @@ TEST_F(Cost, PrefillOfTheTreeIsTLogT) {
 
 // Stage 0 probes every chunk of the text, later stages what was kept: a line with slope probes / chunk, and a constant.
 TEST_F(Cost, ADecodeStepOfStagesIsItsFirstStage) {
-  AttentionPlan plan = *parse_plan("default");
+  AttentionPlan plan = *parse_plan("descent");
   plan.first.reset();
   plan.stages[1].keep = 2048;
   plan.stages[2].keep = 1024;
@@ -102,7 +102,7 @@ TEST_F(Cost, ADecodeStepOfStagesIsItsFirstStage) {
 
 // plan_cost counts what the Pruner counts.
 TEST_F(Cost, IsCountedFromThePlanAlone) {
-  for (const std::string name : {"default", "means", "hip"}) {
+  for (const std::string name : {"default", "descent", "hip"}) {
     AttentionPlan plan = *parse_plan(name);
     plan.first.reset();
     for (int& interval : plan.refresh) interval = 1;

@@ -21,9 +21,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-// The default preset's JSON with the first occurrence of `from` replaced.
+// The JSON of the preset `descent` with the first occurrence of `from` replaced.
 std::string changed(std::string_view from, std::string_view to) {
-  std::string text = plan_json(plan_of("default"));
+  std::string text = plan_json(plan_of("descent"));
   const size_t at = text.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   return text.replace(at, from.size(), to);
@@ -40,16 +40,16 @@ std::string three_k(const std::string& refresh) {
 
 const std::vector<std::pair<std::string, std::string>> kPresetJson = {
     {"default",
+     R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
+     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":4,"rounds":0,"piece":1}],)"
+     R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("lists":"layer","pool":"mean","refresh":[16,4],"tail":64,"dense_below":0,"layers":[]})"},
+    {"descent",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
      R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
      R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0}],)"
      R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
-    {"means",
-     R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
-     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":4,"rounds":0,"piece":1}],)"
-     R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
-     R"("lists":"layer","pool":"mean","refresh":[16,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"3k", three_k("[16,8,4]")},
     {"3k-fast", three_k("[32,16,8]")},
     {"3k-flash", three_k("[96,24,8]")},
@@ -84,8 +84,8 @@ TEST(Plan, MissingFieldsComeFromThePresetOfTheMode) {
   EXPECT_EQ(plan_of(R"({"mode":"dense"})"), plan_of("dense"));
   EXPECT_EQ(plan_of(R"({"mode":"hip","tree":{"refresh":8}})"), plan_of("hip"));
   AttentionPlan flash = plan_of("default");
-  flash.refresh = {96, 24, 8};
-  EXPECT_EQ(plan_of(R"({"refresh":[96,24,8]})"), flash);
+  flash.refresh = {96, 8};
+  EXPECT_EQ(plan_of(R"({"refresh":[96,8]})"), flash);
   const AttentionPlan one = plan_of(R"({"stages":[{"chunk":32}],"refresh":[4],"first":{"layers":1}})");
   EXPECT_EQ(one.stages, (std::vector<StagePlan>{{.chunk = 32, .keep = 0, .query_block = 64, .query_stride = 1}}));
   EXPECT_EQ(*one.first, (FirstLayers{.layers = 1, .k = 4096, .scan = Scan::chunk_indexed}));
@@ -127,7 +127,7 @@ TEST(Plan, Accessors) {
 
 TEST(PlanJson, UnknownNames) {
   EXPECT_THAT(plan_error("4k", Code::not_found),
-              AllOf(HasSubstr("\"4k\""), HasSubstr("default, means, 3k, 3k-fast, 3k-flash, 5k, hip, streaming, dense")));
+              AllOf(HasSubstr("\"4k\""), HasSubstr("default, descent, 3k, 3k-fast, 3k-flash, 5k, hip, streaming, dense")));
   EXPECT_THAT(plan_error("", Code::not_found), HasSubstr("default"));
   EXPECT_THAT(plan_error(std::string_view("3k\0", 3), Code::not_found), HasSubstr("\\u0000"));
   EXPECT_THAT(plan_error(std::string(5000, 'x'), Code::not_found), AllOf(HasSubstr("xxx\"..."), Not(HasSubstr(std::string(61, 'x')))));
@@ -250,12 +250,12 @@ TEST(PlanRules, SinksWindowK) {
 }
 
 TEST(PlanRules, Refresh) {
-  EXPECT_THAT(plan_error(R"({"refresh":[8,4]})"), HasSubstr("refresh has 2 intervals, must have as many as stages, 3"));
-  EXPECT_THAT(plan_error(R"({"refresh":[16,8,3]})"), HasSubstr("refresh[2] is 3, must be a divisor of the previous interval 8"));
-  EXPECT_THAT(plan_error(R"({"refresh":[8,16,4]})"), HasSubstr("refresh[1] is 16, must be a divisor of the previous interval 8"));
-  EXPECT_THAT(plan_error(R"({"refresh":[968,8,4]})"), HasSubstr("refresh[0] is 968, must be at most window - stages[0].chunk, 960"));
-  EXPECT_EQ(plan_of(R"({"refresh":[960,8,4]})").refresh[0], 960);
-  EXPECT_EQ(plan_of(R"({"refresh":[1,1,1]})").longest_refresh(), 1);
+  EXPECT_THAT(plan_error(R"({"refresh":[8]})"), HasSubstr("refresh has 1 intervals, must have as many as stages, 2"));
+  EXPECT_THAT(plan_error(R"({"refresh":[16,3]})"), HasSubstr("refresh[1] is 3, must be a divisor of the previous interval 16"));
+  EXPECT_THAT(plan_error(R"({"refresh":[8,16]})"), HasSubstr("refresh[1] is 16, must be a divisor of the previous interval 8"));
+  EXPECT_THAT(plan_error(R"({"refresh":[968,4]})"), HasSubstr("refresh[0] is 968, must be at most window - stages[0].chunk, 960"));
+  EXPECT_EQ(plan_of(R"({"refresh":[960,4]})").refresh[0], 960);
+  EXPECT_EQ(plan_of(R"({"refresh":[1,1]})").longest_refresh(), 1);
 }
 
 TEST(PlanRules, ModesWithoutSelection) {
@@ -282,7 +282,7 @@ TEST(PlanRules, ValuesThatJsonCannotHold) {
   EXPECT_THAT(message([](auto& p) { p.pool = static_cast<Pool>(9); }), HasSubstr("pool is none of"));
   EXPECT_THAT(message([](auto& p) { p.stages[0].chunk = -64; }), HasSubstr("stages[0].chunk is -64, must be from 1 to 1024"));
   EXPECT_THAT(message([](auto& p) { p.sinks = -64; }), HasSubstr("sinks is -64"));
-  EXPECT_THAT(message([](auto& p) { p.refresh[2] = -4; }), HasSubstr("refresh[2] is -4, must be from 1"));
+  EXPECT_THAT(message([](auto& p) { p.refresh[1] = -4; }), HasSubstr("refresh[1] is -4, must be from 1"));
   EXPECT_THAT(message([](auto& p) { p.first->layers = 5000; }), HasSubstr("first.layers is 5000, must be from 0 to 1024"));
   EXPECT_THAT(message([](auto& p) { p.window = INT64_MAX - 7; }), HasSubstr("must be from 8 to 2147483648"));
 }

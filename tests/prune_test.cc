@@ -39,11 +39,11 @@ AttentionPlan small(const std::string& preset, std::vector<StagePlan> stages, in
 // The presets with their own structure and refresh intervals, an eighth of their size or so.
 std::vector<NamedPlan> scaled_presets() {
   std::vector<NamedPlan> plans = {
-      {"default", small("default", {{32, 0, 64, 4}, {16, 128, 64, 4}, {8, 96, 64, 1}}, 128, 48)},
+      {"descent", small("descent", {{32, 0, 64, 4}, {16, 128, 64, 4}, {8, 96, 64, 1}}, 128, 48)},
       {"3k", small("3k", {{64, 0, 64, 4}, {16, 128, 64, 4}, {8, 96, 64, 1}}, 128, 48)},
       {"3k_fast", small("3k-fast", {{64, 0, 64, 4}, {16, 128, 64, 4}, {8, 96, 64, 1}}, 128, 48)},
       {"3k_flash", small("3k-flash", {{64, 0, 64, 4}, {16, 192, 64, 4}, {8, 96, 64, 1}}, 160, 48)},
-      {"means", small("means", {{32, 0, 64, 16, 0, 8}, {8, 96, 64, 4, 0, 1}}, 128, 48)},
+      {"default", small("default", {{32, 0, 64, 16, 0, 8}, {8, 96, 64, 4, 0, 1}}, 128, 48)},
       {"5k", small("5k", {{64, 0, 64, 4}, {32, 192, 64, 4}, {16, 128, 64, 1}}, 128, 64)},
   };
   for (size_t i = 0, n = plans.size(); i < n; ++i) {
@@ -250,7 +250,7 @@ TEST(Context, StreamingAttendsSinksAndWindowOnly) {
 // Every stage at every step: the same as no cache at all, which is how one-row appends before sampling are read.
 TEST(Context, RefreshingAlwaysEqualsNoCaching) {
   for (const bool per_head : {false, true}) {
-    AttentionPlan plan = small("default", {{32, 0, 64, 4}, {16, 128, 64, 4}, {8, 96, 64, 1}}, 128, 48);
+    AttentionPlan plan = small("descent", {{32, 0, 64, 4}, {16, 128, 64, 4}, {8, 96, 64, 1}}, 128, 48);
     plan.refresh = {1, 1, 1};
     plan.lists = per_head ? Lists::kv_head : Lists::layer;
     test::TinyForward cached(test::peaked_model(), plan, DType::f32), plain(test::peaked_model(), plan, DType::f32);

@@ -245,7 +245,7 @@ std::vector<int64_t> lengths_of(std::vector<int64_t> otherwise) {
 void run(const std::string& what) {
   const std::vector<int64_t> lengths = lengths_of({32768, 131072, 524288, 1048576});
   if (what == "decode") {
-    for (const char* name : {"3k", "default", "means"}) {
+    for (const char* name : {"3k", "default", "descent"}) {
       for (const int64_t length : lengths) {
         print_decode(Decode(plan_of(name), {static_cast<int32_t>(length)}, kLayers),
                      "decode, " + std::string(name) + ", " + std::to_string(length));
@@ -258,7 +258,7 @@ void run(const std::string& what) {
     for (int i = 0; i < 32; ++i) mixed.push_back(static_cast<int32_t>(1024.0 * std::pow(1024.0, i / 31.0)));
     print_decode(Decode(plan_of("3k"), mixed, 1), "decode, 3k, 32 texts of 1024 to 1048576");
   } else if (what == "prefill") {
-    for (const char* name : {"3k", "default", "means"}) {
+    for (const char* name : {"3k", "default", "descent"}) {
       for (const int64_t length : lengths) prefill(plan_of(name), name, length, 8192);
     }
   } else if (what == "dense") {
@@ -274,7 +274,7 @@ void run(const std::string& what) {
       }
     }
   } else if (what == "summary") {
-    for (const char* name : {"3k", "default"}) summaries(name, lengths.back());
+    for (const char* name : {"3k", "descent"}) summaries(name, lengths.back());
   } else {
     std::fprintf(stderr, "unknown part '%s'; known: decode, batch, prefill, dense, short, summary\n", what.c_str());
     std::exit(1);

@@ -10,8 +10,8 @@
 namespace bough {
 namespace {
 
-constexpr std::array<std::string_view, 9> kPresetNames = {"default", "means", "3k",        "3k-fast", "3k-flash",
-                                                          "5k",      "hip",   "streaming", "dense"};
+constexpr std::array<std::string_view, 9> kPresetNames = {"default", "descent", "3k",        "3k-fast", "3k-flash",
+                                                          "5k",      "hip",     "streaming", "dense"};
 
 // Three stages with the chunk sizes, keeps and query strides that every pruning preset varies.
 AttentionPlan three_stages(std::array<int, 3> chunk, std::array<int64_t, 2> keep, int64_t k, std::vector<int> refresh) {
@@ -36,7 +36,7 @@ AttentionPlan with_first(AttentionPlan plan) {
 AttentionPlan three_k(std::vector<int> refresh) { return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh))); }
 
 // Two stages without descents: the means of 8 keys choose chunks of 64, their keys chunks of 8.
-AttentionPlan means() {
+AttentionPlan by_means() {
   AttentionPlan plan = three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 4});
   plan.stages.erase(plan.stages.begin() + 1);
   plan.stages[0].query_stride = 16;
@@ -73,8 +73,8 @@ std::vector<std::string> preset_names() { return {kPresetNames.begin(), kPresetN
 namespace plan {
 
 std::optional<AttentionPlan> find_preset(std::string_view name) {
-  if (name == "default") return with_first(three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 8, 4}));
-  if (name == "means") return means();
+  if (name == "default") return by_means();
+  if (name == "descent") return with_first(three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 8, 4}));
   if (name == "3k") return three_k({16, 8, 4});
   if (name == "3k-fast") return three_k({32, 16, 8});
   if (name == "3k-flash") return three_k({96, 24, 8});

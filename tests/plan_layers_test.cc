@@ -20,7 +20,7 @@ TEST(PlanLayers, ResolveToOnePlanEach) {
       plan_of(R"({"layers":[{"layers":[0,4],"mode":"dense"},{"layers":[1],"k":1024,"scan":"relative","positions":"true"},)"
               R"({"layers":[5],"mode":"hip","window":512,"tree":{"key_block":4}},{"layers":[6],"mode":"hip","k":64},)"
               R"({"layers":[7],"mode":"streaming","sinks":64},)"
-              R"({"layers":[8],"stages":[{"chunk":32},{"chunk":4,"keep":4096}]}]})");
+              R"({"layers":[8],"stages":[{"chunk":32},{"chunk":16,"keep":8192},{"chunk":4,"keep":4096}]}]})");
   const AttentionPlan base = plan_of("default");
   for (const int dense : {0, 4}) EXPECT_EQ(p.layer(dense), LayerPlan{}) << dense;
   EXPECT_EQ(p.layer(1).k, 1024);
@@ -72,12 +72,12 @@ TEST(PlanLayers, Rules) {
   EXPECT_THAT(error(R"({"layers":[3],"tree":{}})"), HasSubstr("layers[0].tree is set, but mode stages does not use it"));
   EXPECT_THAT(error(R"({"layers":[3],"mode":"streaming","scan":"relative"})"), HasSubstr("layers[0].scan is set"));
   EXPECT_THAT(error(R"({"layers":[3],"k":2044})"), HasSubstr("layers[0].k is 2044, must be a multiple of the last chunk 8"));
-  EXPECT_THAT(error(R"({"layers":[3],"k":16384})"), HasSubstr("layers[0].stages[1].keep is 8192, must be at least layers[0].k 16384"));
+  EXPECT_THAT(error(R"({"layers":[3],"k":16384})"), HasSubstr("layers[0].stages[2].keep is 8192, must be at least layers[0].k 16384"));
   EXPECT_THAT(error(R"({"layers":[3],"window":64})"),
               HasSubstr("layers[0].window is 64, must be at least twice layers[0].stages[0].chunk, 128"));
   EXPECT_THAT(error(R"({"layers":[3],"sinks":8})"), HasSubstr("layers[0].sinks is 8, must be a multiple of the page size 64"));
   EXPECT_THAT(error(R"({"layers":[3],"stages":[{"chunk":64}]})"),
-              HasSubstr("refresh has 2 intervals, must have as many as layers[0].stages, 1"));
+              HasSubstr("refresh has 3 intervals, must have as many as layers[0].stages, 1"));
   EXPECT_THAT(error(R"({"layers":[3],"mode":"hip","tree":{"query_block":32}})"),
               HasSubstr("layers[0].tree.query_block is 32, must be that of the first stage or tree, 64"));
   EXPECT_THAT(error(R"({"layers":[3],"mode":"streaming","window":1000})"), HasSubstr("accepted"));

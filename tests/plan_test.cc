@@ -21,9 +21,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-// The JSON of the preset `descent` with the first occurrence of `from` replaced.
+// The default preset's JSON with the first occurrence of `from` replaced.
 std::string changed(std::string_view from, std::string_view to) {
-  std::string text = plan_json(plan_of("descent"));
+  std::string text = plan_json(plan_of("default"));
   const size_t at = text.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   return text.replace(at, from.size(), to);
@@ -41,9 +41,10 @@ std::string three_k(const std::string& refresh) {
 const std::vector<std::pair<std::string, std::string>> kPresetJson = {
     {"default",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
-     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":4,"rounds":0,"piece":1}],)"
+     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0},)"
+     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":1,"piece":0}],)"
      R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
-     R"("lists":"layer","pool":"mean","refresh":[16,4],"tail":64,"dense_below":0,"layers":[]})"},
+     R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"descent",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
      R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
@@ -84,8 +85,8 @@ TEST(Plan, MissingFieldsComeFromThePresetOfTheMode) {
   EXPECT_EQ(plan_of(R"({"mode":"dense"})"), plan_of("dense"));
   EXPECT_EQ(plan_of(R"({"mode":"hip","tree":{"refresh":8}})"), plan_of("hip"));
   AttentionPlan flash = plan_of("default");
-  flash.refresh = {96, 8};
-  EXPECT_EQ(plan_of(R"({"refresh":[96,8]})"), flash);
+  flash.refresh = {96, 24, 8};
+  EXPECT_EQ(plan_of(R"({"refresh":[96,24,8]})"), flash);
   const AttentionPlan one = plan_of(R"({"stages":[{"chunk":32}],"refresh":[4],"first":{"layers":1}})");
   EXPECT_EQ(one.stages, (std::vector<StagePlan>{{.chunk = 32, .keep = 0, .query_block = 64, .query_stride = 1}}));
   EXPECT_EQ(*one.first, (FirstLayers{.layers = 1, .k = 4096, .scan = Scan::chunk_indexed}));
@@ -211,11 +212,11 @@ TEST(PlanRules, Stages) {
   EXPECT_THAT(plan_error(changed("\"query_block\":64", "\"query_block\":32")),
               HasSubstr("stages[1].query_block is 64, must be that of the first stage or tree, 32"));
   EXPECT_THAT(plan_error(changed("\"query_stride\":4", "\"query_stride\":3")),
-              HasSubstr("stages[0].query_stride is 3, must be a divisor of query_block 64"));
+              HasSubstr("stages[1].query_stride is 3, must be a divisor of query_block 64"));
   EXPECT_THAT(plan_error(changed("\"rounds\":0", "\"rounds\":10")), HasSubstr("stages[0].rounds is 10, must be from 0 to 7"));
   EXPECT_THAT(plan_error(changed("\"piece\":0", "\"piece\":24")),
-              HasSubstr("stages[0].piece is 24, must be 0 or a divisor of the chunk 64"));
-  EXPECT_THAT(plan_error(changed("\"rounds\":0,\"piece\":0", "\"rounds\":1,\"piece\":8")),
+              HasSubstr("stages[1].piece is 24, must be 0 or a divisor of the chunk 16"));
+  EXPECT_THAT(plan_error(changed("\"rounds\":0,\"piece\":8", "\"rounds\":1,\"piece\":8")),
               HasSubstr("stages[0].piece is 8, must be 0 where a stage has rounds"));
   EXPECT_THAT(plan_error(R"({"stages":[]})"), HasSubstr("the number of stages is 0, must be from 1 to 4"));
   EXPECT_THAT(plan_error(R"({"stages":[{"chunk":8},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{}]})"),
@@ -250,12 +251,12 @@ TEST(PlanRules, SinksWindowK) {
 }
 
 TEST(PlanRules, Refresh) {
-  EXPECT_THAT(plan_error(R"({"refresh":[8]})"), HasSubstr("refresh has 1 intervals, must have as many as stages, 2"));
-  EXPECT_THAT(plan_error(R"({"refresh":[16,3]})"), HasSubstr("refresh[1] is 3, must be a divisor of the previous interval 16"));
-  EXPECT_THAT(plan_error(R"({"refresh":[8,16]})"), HasSubstr("refresh[1] is 16, must be a divisor of the previous interval 8"));
-  EXPECT_THAT(plan_error(R"({"refresh":[968,4]})"), HasSubstr("refresh[0] is 968, must be at most window - stages[0].chunk, 960"));
-  EXPECT_EQ(plan_of(R"({"refresh":[960,4]})").refresh[0], 960);
-  EXPECT_EQ(plan_of(R"({"refresh":[1,1]})").longest_refresh(), 1);
+  EXPECT_THAT(plan_error(R"({"refresh":[8,4]})"), HasSubstr("refresh has 2 intervals, must have as many as stages, 3"));
+  EXPECT_THAT(plan_error(R"({"refresh":[16,8,3]})"), HasSubstr("refresh[2] is 3, must be a divisor of the previous interval 8"));
+  EXPECT_THAT(plan_error(R"({"refresh":[8,16,4]})"), HasSubstr("refresh[1] is 16, must be a divisor of the previous interval 8"));
+  EXPECT_THAT(plan_error(R"({"refresh":[968,8,4]})"), HasSubstr("refresh[0] is 968, must be at most window - stages[0].chunk, 960"));
+  EXPECT_EQ(plan_of(R"({"refresh":[960,8,4]})").refresh[0], 960);
+  EXPECT_EQ(plan_of(R"({"refresh":[1,1,1]})").longest_refresh(), 1);
 }
 
 TEST(PlanRules, ModesWithoutSelection) {
@@ -282,7 +283,7 @@ TEST(PlanRules, ValuesThatJsonCannotHold) {
   EXPECT_THAT(message([](auto& p) { p.pool = static_cast<Pool>(9); }), HasSubstr("pool is none of"));
   EXPECT_THAT(message([](auto& p) { p.stages[0].chunk = -64; }), HasSubstr("stages[0].chunk is -64, must be from 1 to 1024"));
   EXPECT_THAT(message([](auto& p) { p.sinks = -64; }), HasSubstr("sinks is -64"));
-  EXPECT_THAT(message([](auto& p) { p.refresh[1] = -4; }), HasSubstr("refresh[1] is -4, must be from 1"));
+  EXPECT_THAT(message([](auto& p) { p.refresh[2] = -4; }), HasSubstr("refresh[2] is -4, must be from 1"));
   EXPECT_THAT(message([](auto& p) { p.first->layers = 5000; }), HasSubstr("first.layers is 5000, must be from 0 to 1024"));
   EXPECT_THAT(message([](auto& p) { p.window = INT64_MAX - 7; }), HasSubstr("must be from 8 to 2147483648"));
 }

@@ -35,14 +35,13 @@ AttentionPlan with_first(AttentionPlan plan) {
 
 AttentionPlan three_k(std::vector<int> refresh) { return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh))); }
 
-// Two stages without descents: the means of 8 keys choose chunks of 64, their keys chunks of 8.
+// The means of 8 keys choose chunks of 64, two keys of each half chunks of 16 and then of 8.
 AttentionPlan by_means() {
-  AttentionPlan plan = three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 4});
-  plan.stages.erase(plan.stages.begin() + 1);
+  AttentionPlan plan = three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 8, 4});
   plan.stages[0].query_stride = 16;
   plan.stages[0].piece = 8;
-  plan.stages[1].query_stride = 4;
-  plan.stages[1].piece = 1;
+  plan.stages[1].rounds = 1;
+  plan.stages[2].rounds = 1;
   return with_first(std::move(plan));
 }
 

@@ -50,14 +50,22 @@ def attention_tflop(plan: Optional[SearchPlan], shape: Shape, length: int) -> fl
     return total / 1e12
 
 
+def _stage(fields: Mapping[str, Any]) -> Stage:
+    piece = fields.get("piece", 0)
+    score = "descent" if piece == 0 else "exact" if piece == 1 else "mean"
+    rounds = fields.get("rounds", 0)
+    return Stage(
+        fields["chunk"], fields.get("keep", 0), fields.get("query_stride", 1), score, rounds, piece if piece > 1 else 0
+    )
+
+
 def as_search(fields: Mapping[str, Any]) -> Optional[SearchPlan]:
     """What a plan of mode stages searches, for its cost; None for other modes and plans with `layers`."""
     if fields.get("mode", "stages") != "stages" or fields.get("layers"):
         return None
     plan = SearchPlan(k_layers=())
     if "stages" in fields:
-        given = [Stage(s["chunk"], s.get("keep", 0), s.get("query_stride", 1)) for s in fields["stages"]]
-        plan = replace(plan, stages=tuple(given))
+        plan = replace(plan, stages=tuple(_stage(s) for s in fields["stages"]))
     first = fields.get("first", {"layers": 3, "k": 4096}) or {"layers": 0, "k": 0}
     layers, k = first.get("layers", 3), first.get("k", 4096)
     named = {name: fields[name] for name in ("sinks", "window", "k", "lists") if name in fields}

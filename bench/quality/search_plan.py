@@ -1,4 +1,4 @@
-"""SearchPlan: what the PyTorch search (search.py) does. JSON in; every field has a default, that of the plan `descent`."""
+"""SearchPlan: what the PyTorch search (search.py) does. JSON in; every field has a default, that of the plan `default`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ class Stage:
 class SearchPlan:
     sinks: int = 256
     window: int = 1024
-    stages: tuple[Stage, ...] = (Stage(64, 0, 4), Stage(16, 32768, 4), Stage(8, 8192, 1))
+    stages: tuple[Stage, ...] = (
+        Stage(64, 0, 16, "mean", piece=8),
+        Stage(16, 32768, 4, rounds=1),
+        Stage(8, 8192, 1, rounds=1),
+    )
     k: int = 2048
     first: int = 3  # layers whose search numbers candidates ("chunk-indexed"); the others compare all at one distance
     k_layers: tuple[tuple[int, int, int], ...] = ((0, 3, 4096),)  # (begin, end, k): k of layers begin to end - 1

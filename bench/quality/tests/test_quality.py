@@ -208,8 +208,18 @@ def test_prompts(tmp_path: Any) -> None:
 
 def test_costs_are_those_counted_by_hand() -> None:
     ends = np.array([64 * 1024 + 256.0])
-    flop = [cost.stage_cost(SearchPlan(), i, 2048, ends, Shape(30, 9, 3, 64, 1e5, 1e-5, 8192)) / 1e9 for i in range(3)]
-    assert flop == pytest.approx([1024 * 14 * 16 * 9 * 128e-9, 2048 * 10 * 16 * 9 * 128e-9, 1024 * 8 * 64 * 9 * 128e-9])
+    descents = {
+        "stages": [
+            {"chunk": 64, "query_stride": 4},
+            {"chunk": 16, "keep": 32768, "query_stride": 4},
+            {"chunk": 8, "keep": 8192},
+        ]
+    }
+    for plan, keys in ((cost.as_search(descents), (14 * 16, 10 * 16, 8 * 64)), (SearchPlan(), (8 * 4, 2 * 16, 2 * 64))):
+        assert plan is not None
+        shape = Shape(30, 9, 3, 64, 1e5, 1e-5, 8192)
+        flop = [cost.stage_cost(plan, i, 2048, ends, shape) for i in range(3)]
+        assert flop == pytest.approx([chunks * n * 9 * 128 for chunks, n in zip((1024, 2048, 1024), keys)])
     assert cost.as_search({"mode": "stages"}) == SearchPlan()
 
 

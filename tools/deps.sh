@@ -81,6 +81,22 @@ head_of_book() {
   "$bough" tokenize --head "$1" -f "$book"
 }
 
+pass_key=71492
+# The space at the end is a token of its own: SmolLM2 writes numbers digit by digit after it.
+pass_key_question=$'\n\nWhat is the pass key? The pass key is '
+
+# text_with_key TOKENS BOOK: prints the first TOKENS tokens of the file BOOK, less room for a question and its answer, with a sentence
+# that says $pass_key in the middle.
+text_with_key() {
+  "$bough" tokenize --head $(($1 - 128)) -f "$2" | python3 -c '
+import sys
+
+text = sys.stdin.buffer.read().decode(errors="ignore")
+middle = text.index(". ", len(text) // 2) + 1
+print("There is an important pass key hidden inside a lot of text. Find it and memorize it. I will quiz you about it.\n\n" + text[:middle]
+      + f" The pass key is {sys.argv[1]}. Remember it. {sys.argv[1]} is the pass key." + text[middle:], end="")' "$pass_key"
+}
+
 has_sha256() { [[ -f "$1" ]] && echo "$2  $1" | sha256sum --check --status; }
 
 # pip_download FILE SHA256 ARGUMENTS...: $cache/downloads/FILE by pip, checked. A file that is not whole never gets that name.

@@ -50,6 +50,17 @@ struct StagePlan {
   int query_stride = 1;  // rows a pooling group; divides query_block
   int rounds = 0;        // rounds of a chunk's descent, two keys each; 0: all, log2(chunk) + 1, which is the most
   int piece = 0;         // n > 0: no descent; a chunk is scored by the means of its runs of n keys, 1: by every key. Divides chunk
+  int row_piece = 0;     // n > 0: in place of rounds or piece for query blocks of one row (decode, a prompt's tail); 0 in the first stage
+
+  // As a query block of so many rows runs it: row_piece is resolved.
+  StagePlan of_block(int rows) const {
+    StagePlan stage = *this;
+    stage.row_piece = 0;
+    if (rows != 1 || row_piece == 0) return stage;
+    stage.piece = row_piece;
+    stage.rounds = 0;
+    return stage;
+  }
 
   // Never 0.
   int descent_rounds() const { return rounds > 0 ? rounds : static_cast<int>(std::bit_width(static_cast<unsigned>(chunk))); }
@@ -160,7 +171,7 @@ std::vector<std::string> preset_names();
 // `spec` is a preset's name, a JSON object (first character '{') or the path of a file that holds one. The result is validated.
 // Fields that are left out: as in the preset of the same mode (default, hip, streaming or dense; mode itself: stages), inside `first`
 // as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64,
-// query_stride 1, rounds and piece 0 unless given. An entry of `layers` has to name its layers.
+// query_stride 1, rounds, piece and row_piece 0 unless given. An entry of `layers` has to name its layers.
 // The configuration format of InfiniteHiP's authors (mask_refresh_interval, dense_layers, ...) is read too, where it asks for nothing
 // that cannot be honoured.
 // A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors.

@@ -12,8 +12,8 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 
-// Keys that each stage (or the tree, as one) scores for a query block whose last interval begins at w0. REQUIRES: the layer selects.
-std::vector<double> scored_keys(const LayerPlan& l, int64_t w0) {
+// Keys that each stage (or the tree, as one) scores for a query block of `rows` whose last interval begins at w0. REQUIRES: the layer selects.
+std::vector<double> scored_keys(const LayerPlan& l, int rows, int64_t w0) {
   std::vector<double> keys;
   const int64_t tokens = std::max<int64_t>(0, w0 - l.sinks);
   if (l.mode == Mode::hip) {
@@ -24,7 +24,7 @@ std::vector<double> scored_keys(const LayerPlan& l, int64_t w0) {
   }
   int64_t left = (tokens + l.stages[0].chunk - 1) / l.stages[0].chunk;
   for (size_t i = 0; i < l.stages.size(); ++i) {
-    const StagePlan& s = l.stages[i];
+    const StagePlan s = l.stages[i].of_block(rows);
     if (i > 0) left *= l.stages[i - 1].chunk / s.chunk;
     const int64_t keep = (i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / s.chunk;
     keys.push_back(left > keep ? static_cast<double>(left) * s.probes() : 0);
@@ -54,12 +54,12 @@ PlanCost plan_cost(const AttentionPlan& plan, const HeadShape& heads, int layers
       const int64_t r1 = std::min(r0 + kBlock, length);
       cost.attention_flops += static_cast<double>(r1 - r0) * attended(l, plan, (r0 + r1 + 1) / 2) * 2 * per_key;
       if (!searches(r1)) continue;
-      const std::vector<double> keys = scored_keys(l, window_start(r0, r1, l.sinks, l.window, l.last_chunk()));
+      const std::vector<double> keys = scored_keys(l, static_cast<int>(r1 - r0), window_start(r0, r1, l.sinks, l.window, l.last_chunk()));
       for (size_t s = 0; s < keys.size(); ++s) cost.search_flops += keys[s] * rows_of(l, plan, s) * per_key;
     }
     cost.keys_attended += attended(l, plan, length);
     if (!searches(length)) continue;
-    const std::vector<double> keys = scored_keys(l, window_start(length - 1, length, l.sinks, l.window, l.last_chunk()));
+    const std::vector<double> keys = scored_keys(l, 1, window_start(length - 1, length, l.sinks, l.window, l.last_chunk()));
     for (size_t s = 0; s < keys.size(); ++s) cost.keys_scored += keys[s] / l.refresh[s];
   }
   cost.keys_attended /= layers;

@@ -77,6 +77,7 @@ JsonText stages_text(const std::vector<StagePlan>& stages) {
     stage.field("query_stride", stages[i].query_stride);
     stage.field("rounds", stages[i].rounds);
     stage.field("piece", stages[i].piece);
+    if (i > 0) stage.field("row_piece", stages[i].row_piece);
     list.raw(stage.str());
   }
   return list;

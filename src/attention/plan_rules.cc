@@ -155,12 +155,15 @@ Status check_query_block(const std::string& prefix, int block, int stride, int c
   return {};
 }
 
-Status check_piece(const std::string& prefix, size_t i, const StagePlan& stage) {
-  const std::string field = prefix + at("stages", i, "piece");
-  if (stage.piece < 0 || (stage.piece > 0 && stage.chunk % stage.piece != 0)) {
-    return violated(field, stage.piece, "0 or a divisor of the chunk " + std::to_string(stage.chunk));
+Status check_pieces(const std::string& prefix, size_t i, const StagePlan& stage) {
+  for (const auto& [name, piece] : {std::pair{"piece", stage.piece}, {"row_piece", stage.row_piece}}) {
+    if (piece >= 0 && (piece == 0 || stage.chunk % piece == 0)) continue;
+    return violated(prefix + at("stages", i, name), piece, "0 or a divisor of the chunk " + std::to_string(stage.chunk));
   }
-  if (stage.piece > 0 && stage.rounds > 0) return violated(field, stage.piece, "0 where a stage has rounds");
+  if (stage.piece > 0 && stage.rounds > 0) return violated(prefix + at("stages", i, "piece"), stage.piece, "0 where a stage has rounds");
+  if (i == 0 && stage.row_piece > 0) {
+    return violated(prefix + at("stages", i, "row_piece"), stage.row_piece, "0: one summary serves the first stage of all query blocks");
+  }
   return {};
 }
 
@@ -178,7 +181,7 @@ Status check_shapes(const LayerPlan& l, int query_block, const std::string& pref
     }
     BOUGH_RETURN_IF_ERROR(
         check_range(prefix + at("stages", i, "rounds"), stage.rounds, 0, std::bit_width(static_cast<unsigned>(stage.chunk))));
-    BOUGH_RETURN_IF_ERROR(check_piece(prefix, i, stage));
+    BOUGH_RETURN_IF_ERROR(check_pieces(prefix, i, stage));
     BOUGH_RETURN_IF_ERROR(check_query_block(prefix + at("stages", i) + ".", stage.query_block, stage.query_stride, query_block));
   }
   return {};

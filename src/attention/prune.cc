@@ -142,10 +142,11 @@ bool Pruner::all_fit(const Candidates& candidates, int64_t block, int64_t limit,
 // The summaries of the sequences whose blocks the first stage scores, towards the candidates that are whole: what a restored sequence
 // lacks comes little by little, so that its first answer does not wait for it.
 void Pruner::summarise(const Call& call, const Candidates& candidates) {
-  summaries_.assign(call.batch.sequences.size(), nullptr);
+  std::vector<bool> done(call.batch.sequences.size());
   for (size_t b = call.batch.blocks.size(); b-- > 0;) {  // a sequence's last block has most candidates
     const auto seq = static_cast<size_t>(call.batch.blocks[b].seq);
-    if (active_[b] == 0 || seq >= call.states.size() || summaries_[seq] != nullptr) continue;
+    if (active_[b] == 0 || seq >= call.states.size() || done[seq]) continue;
+    done[seq] = true;
     LayerState& state = call.state(seq);
     const PageTable& pages = call.batch.sequences[seq];
     const int64_t whole = std::min<int64_t>(candidates.count[b], (pages.length - candidates.sinks) / candidates.chunk);
@@ -154,7 +155,52 @@ void Pruner::summarise(const Call& call, const Candidates& candidates) {
     extend_summary(
         {setup_->kv, pages, call.layer, candidates.chunk, piece, candidates.sinks, std::min(whole, most), setup_->bodies->key_means},
         state.summary);
-    summaries_[seq] = &state.summary;
+  }
+}
+
+void Pruner::find_summaries(const Call& call, const std::vector<uint8_t>& active) {
+  summaries_.assign(call.batch.sequences.size(), nullptr);
+  for (size_t b = 0; b < active.size(); ++b) {
+    const auto seq = static_cast<size_t>(call.batch.blocks[b].seq);
+    if (active[b] != 0 && seq < call.states.size()) summaries_[seq] = &call.state(seq).summary;
+  }
+}
+
+// Scores of the active blocks. Those of one row have a search of their own where the stage names one.
+void Pruner::scan(const Call& call, int stage, const Candidates& candidates, int64_t capacity) {
+  const LayerPlan& plan = call.plan;
+  const StagePlan& s = plan.stages[static_cast<size_t>(stage)];
+  ScanArgs scan;
+  scan.batch = &call.batch;
+  scan.kv = setup_->kv;
+  scan.heads = setup_->heads;
+  scan.layer = call.layer;
+  scan.q = call.q;
+  scan.candidates = candidates;
+  scan.query_stride = s.query_stride;
+  scan.pool = setup_->plan.pool;
+  scan.scan = plan.scan;
+  scan.scan_window = std::max<int64_t>(0, plan.window - plan.stages.front().chunk);
+  scan.trained_context = setup_->trained_context;
+  scan.rope = &call.rope;
+  scan.scores = scores_.data();
+  scan.score_capacity = capacity;
+  const auto run = [&](const StagePlan& own, const std::vector<uint8_t>& active) {
+    if (std::find(active.begin(), active.end(), 1) == active.end()) return;
+    scan.active = active.data();
+    scan.piece = own.piece;
+    scan.rounds = own.descent_rounds();
+    // A later stage finds in the summary what it holds of its own means.
+    const bool held = stage == 0 || (own.piece > 1 && own.piece == plan.stages.front().piece);
+    if (held) find_summaries(call, active);
+    scan.summaries = held ? summaries_.data() : nullptr;
+    setup_->bodies->scan(scan);
+  };
+  if (s.row_piece == 0) return run(s, active_);
+  some_.assign(active_.size(), 0);
+  for (const bool single : {false, true}) {
+    for (size_t b = 0; b < active_.size(); ++b) some_[b] = active_[b] != 0 && (call.batch.blocks[b].rows == 1) == single ? 1 : 0;
+    run(s.of_block(single ? 1 : 2), some_);
   }
 }
 
@@ -171,33 +217,13 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     active_[b] = 1;
     most = std::max<int64_t>(most, candidates.count[b]);
     chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;
-    keys_touched_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * plan.stages[static_cast<size_t>(stage)].probes();
+    const StagePlan own = plan.stages[static_cast<size_t>(stage)].of_block(call.batch.blocks[b].rows);
+    keys_touched_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * own.probes();
   }
   scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
   if (most > 0) {
-    ScanArgs scan;
-    if (stage == 0) {
-      summarise(call, candidates);
-      scan.summaries = summaries_.data();
-    }
-    scan.batch = &call.batch;
-    scan.kv = setup_->kv;
-    scan.heads = setup_->heads;
-    scan.layer = call.layer;
-    scan.q = call.q;
-    scan.active = active_.data();
-    scan.candidates = candidates;
-    scan.piece = plan.stages[static_cast<size_t>(stage)].piece;
-    scan.rounds = plan.stages[static_cast<size_t>(stage)].descent_rounds();
-    scan.query_stride = plan.stages[static_cast<size_t>(stage)].query_stride;
-    scan.pool = setup_->plan.pool;
-    scan.scan = plan.scan;
-    scan.scan_window = std::max<int64_t>(0, plan.window - plan.stages.front().chunk);
-    scan.trained_context = setup_->trained_context;
-    scan.rope = &call.rope;
-    scan.scores = scores_.data();
-    scan.score_capacity = most;
-    setup_->bodies->scan(scan);
+    if (stage == 0) summarise(call, candidates);
+    scan(call, stage, candidates, most);
   }
   Lists& kept = kept_[static_cast<size_t>(stage)];
   kept.capacity = std::max<int64_t>(keep, 1);

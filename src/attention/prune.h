@@ -90,7 +90,9 @@ class Pruner {
   void run_stage(const Call& call, int stage);
   void load_inputs(const Call& call, int stage);
   void summarise(const Call& call, const Candidates& candidates);
+  void find_summaries(const Call& call, const std::vector<uint8_t>& active);
   static bool all_fit(const Candidates& candidates, int64_t block, int64_t limit, int64_t keep);
+  void scan(const Call& call, int stage, const Candidates& candidates, int64_t capacity);
   void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
   void save_inputs(const Call& call, int stage);
   void save_selected(const Call& call);
@@ -104,6 +106,7 @@ class Pruner {
   std::vector<int32_t> first_;      // [nb] first stage that runs; the number of stages: none
   std::vector<uint8_t> refreshed_;  // [decode_rows]
   std::vector<uint8_t> active_;     // [nb] blocks that a stage scores
+  std::vector<uint8_t> some_;       // [nb] those of them that are searched alike
   std::vector<float> scores_;
   std::vector<const KeySummary*> summaries_;  // [sequences]
   std::vector<int64_t> keys_read_;            // [nb] of a tree

@@ -133,7 +133,7 @@ class PieceScan {
 
   int nodes() const { return a_.candidates.chunk / a_.piece; }
   int averaged() const { return a_.piece > 1 ? nodes() : 0; }
-  bool summarised(const Piecewise& p, int64_t j) const { return p.summary != nullptr && j < p.summary->chunks; }
+  static bool summarised(const Piecewise& p, int64_t token) { return p.summary != nullptr && p.summary->has_mean(token); }
   std::byte* mean(std::byte* means, int node, int lane) const {
     return means + static_cast<size_t>(node * kTileKeys + lane) * kv_row_bytes(mean_type(a_.kv.type), d_);
   }
@@ -145,8 +145,8 @@ class PieceScan {
     m.count = nodes();
     m.stride = kTileKeys * kv_row_bytes(mean_type(a_.kv.type), d_);
     for (int i = 0; i < lanes; ++i) {
-      if (summarised(p, j + i)) continue;
       m.token = a_.candidates.at(p.index, head, j + i);
+      if (summarised(p, m.token)) continue;
       m.out = mean(means, 0, i);
       key_means(m);
     }
@@ -158,10 +158,11 @@ class PieceScan {
     const size_t plane = a_.kv.k_offset(a_.layer, head);
     std::fill(keys + lanes, keys + kTileKeys, nullptr);
     for (int i = 0; i < lanes; ++i) {
+      const int64_t token = a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece;
       if (a_.piece == 1) {
-        keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, plane, a_.kv.row_bytes());
+        keys[i] = pages.row(token, plane, a_.kv.row_bytes());
       } else {
-        keys[i] = summarised(p, j + i) ? p.summary->key(head, j + i, node) : mean(means, node, i);
+        keys[i] = summarised(p, token) ? p.summary->mean(head, token) : mean(means, node, i);
       }
     }
     return a_.piece == 1 ? a_.kv.type : mean_type(a_.kv.type);
@@ -177,11 +178,16 @@ class PieceScan {
   }
 
   void prefetch(const Piecewise& p, int head, int64_t j, int64_t to, int node) const {
-    if (a_.piece > 1) return;
+    if (a_.piece > 1 && a_.candidates.start == nullptr) return;
     const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
     const size_t plane = a_.kv.k_offset(a_.layer, head);
     for (const int64_t end = std::min(j + kTileKeys, to); j < end; ++j) {
-      prefetch_row(pages.row(a_.candidates.at(p.index, head, j) + node, plane, a_.kv.row_bytes()), a_.kv.row_bytes());
+      const int64_t token = a_.candidates.at(p.index, head, j) + int64_t{node} * a_.piece;
+      if (a_.piece == 1) {
+        prefetch_row(pages.row(token, plane, a_.kv.row_bytes()), a_.kv.row_bytes());
+      } else if (summarised(p, token)) {
+        prefetch_row(p.summary->mean(head, token), p.summary->row_bytes());
+      }
     }
   }
 

@@ -16,8 +16,8 @@ constexpr int kMostSequences = 1024;
 // Keys of each mean that the plan's stages read; 0: they read none.
 int mean_keys(const LayerPlan& l) {
   int keys = 0;
-  for (const StagePlan& stage : l.stages) keys = std::max(keys, stage.piece > 1 ? stage.piece : 0);
-  return keys;
+  for (const StagePlan& stage : l.stages) keys = std::max({keys, stage.piece, stage.row_piece});
+  return keys > 1 ? keys : 0;
 }
 
 const char* name_of(ElementType type) {
@@ -61,13 +61,14 @@ Status check_limits(const PagedLimits& l, const PagedShape& s) {
 Status check_means(const LayerPlan& l, const PagedShape& s) {
   const int means = mean_keys(l);
   for (size_t i = 0; i < l.stages.size() && means > 0; ++i) {
-    const int piece = l.stages[i].piece;
-    const std::string is = "the plan's stages[" + std::to_string(i) + "].piece is " + std::to_string(piece);
-    if (piece > 1 && piece != means) {
-      return {Code::unsupported, is + " and another stage's is " + std::to_string(means) + "; CUDA kernels read means of one size"};
-    }
-    if (piece > s.page_tokens) {
-      return {Code::unsupported, is + "; CUDA kernels read means of at most page_tokens keys, " + std::to_string(s.page_tokens)};
+    for (const auto& [name, piece] : {std::pair{"piece", l.stages[i].piece}, {"row_piece", l.stages[i].row_piece}}) {
+      const std::string is = "the plan's stages[" + std::to_string(i) + "]." + name + " is " + std::to_string(piece);
+      if (piece > 1 && piece != means) {
+        return {Code::unsupported, is + " and another stage's is " + std::to_string(means) + "; CUDA kernels read means of one size"};
+      }
+      if (piece > s.page_tokens) {
+        return {Code::unsupported, is + "; CUDA kernels read means of at most page_tokens keys, " + std::to_string(s.page_tokens)};
+      }
     }
   }
   if (means > 0 && !built(s.q_type, s.q_type, s.head_dim)) {
@@ -205,6 +206,7 @@ void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
     p.stages.shift[i] = std::countr_zero(static_cast<unsigned>(l.stages[i].chunk));
     p.stages.rounds[i] = l.stages[i].descent_rounds();
     p.stages.piece[i] = l.stages[i].piece;
+    p.stages.row_piece[i] = l.stages[i].row_piece;
     p.stages.piece_shift[i] = l.stages[i].piece > 0 ? std::countr_zero(static_cast<unsigned>(l.stages[i].piece)) : 0;
     p.stages.stride[i] = l.stages[i].query_stride;
     p.stages.keep[i] = static_cast<int32_t>((i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / l.stages[i].chunk);

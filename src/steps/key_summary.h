@@ -54,6 +54,11 @@ struct KeySummary {
     const auto row = static_cast<size_t>((head * nodes() + node) * kTile + index % kTile);
     return tiles[static_cast<size_t>(index / kTile)].get() + row * row_bytes();
   }
+  // Of the means: whether the one that begins at this token is held, and where.
+  bool has_mean(int64_t token) const { return token < sinks + chunks * chunk; }
+  std::byte* mean(int head, int64_t token) const {
+    return key(head, (token - sinks) / chunk, static_cast<int>((token - sinks) % chunk) / piece);
+  }
   // Forgets the chunks that are not whole in the sequence's first `length` tokens.
   void truncate(int64_t length);
 };

@@ -47,7 +47,7 @@ struct ScanArgs {
   int64_t scan_window = 0;                       // window - first chunk: the distance at which a relative scan compares
   int64_t trained_context = 0;                   // positions of the other scans stay below this
   const RopeTable* rope = nullptr;               // covers scan_window + 2, and trained_context where the scan turns keys
-  const KeySummary* const* summaries = nullptr;  // [sequences] of the grid of candidates and of `piece`, entries may be null; or null
+  const KeySummary* const* summaries = nullptr;  // [sequences] of the first stage's grid, and of `piece`; entries may be null, or all
   float* scores = nullptr;                       // [nb, hkv, score_capacity] out
   int64_t score_capacity = 0;
 };

@@ -160,8 +160,8 @@ std::vector<float> PagedCase::row(bool key, int text, int64_t token, int head) c
 int PagedCase::mean_keys() const {
   int keys = 0;
   if (shape().sliding_window > 0) return keys;
-  for (const StagePlan& stage : spec_.plan.layer(spec_.layer).stages) keys = std::max(keys, stage.piece > 1 ? stage.piece : 0);
-  return keys;
+  for (const StagePlan& stage : spec_.plan.layer(spec_.layer).stages) keys = std::max({keys, stage.piece, stage.row_piece});
+  return keys > 1 ? keys : 0;
 }
 
 std::vector<std::byte> PagedCase::mean(int text, int64_t token, int head) const {

@@ -82,6 +82,13 @@ std::vector<Refusal> refusals() {
        },
        {"stages[1].piece", "8", "16"},
        Code::unsupported},
+      {"row_piece_of_another_size",
+       [](Arguments& a) {
+         a.plan.stages[0].piece = 16;
+         a.plan.stages[1].row_piece = 8;
+       },
+       {"stages[1].row_piece", "8", "16"},
+       Code::unsupported},
   };
 }
 

@@ -44,6 +44,17 @@ std::vector<PagedSpec> plans() {
                    {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .piece = 4},
                    {.chunk = 4, .keep = 512, .query_block = 64, .query_stride = 1, .piece = 4}},
                   256);
+  add("rows_by_pieces", shape_of(8, 2, 128, bf16, bf16)).plan =
+      stages_plan(64, 256,
+                  {{.chunk = 64, .query_block = 64, .query_stride = 16, .piece = 8},
+                   {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .rounds = 1, .row_piece = 8},
+                   {.chunk = 8, .keep = 512, .query_block = 64, .query_stride = 1, .rounds = 1, .row_piece = 1}},
+                  256);
+  add("rows_by_means_alone", shape_of(4, 2, 64, bf16, bf16)).plan =
+      stages_plan(64, 256,
+                  {{.chunk = 64, .query_block = 64, .query_stride = 8},
+                   {.chunk = 8, .keep = 1024, .query_block = 64, .query_stride = 4, .piece = 1, .row_piece = 8}},
+                  256);
   add("one_mean_a_chunk", shape_of(8, 2, 64, bf16, bf16)).plan =
       stages_plan(0, 128, {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 16}}, 128);
   add("every_key", shape_of(4, 2, 64, bf16, bf16)).plan =

@@ -60,7 +60,7 @@ SearchMargins::Range SearchMargins::descend(const Head& head, const ScanPosition
 std::vector<SearchMargins::Range> SearchMargins::scores(int list_head, int stage, std::span<const Candidate> candidates) const {
   const AttentionSetup& setup = oracle_.setup();
   const LayerPlan& layer = oracle_.layer();
-  const StagePlan& s = layer.stages[static_cast<size_t>(stage)];
+  const StagePlan s = layer.stages[static_cast<size_t>(stage)].of_block(block_.rows);
   const bool all_certain = std::all_of(candidates.begin(), candidates.end(), [](const Candidate& c) { return c.certain; });
   const auto size = static_cast<int64_t>(candidates.size());
   const int64_t count = all_certain ? size : keep(stage - 1) * (layer.stages[static_cast<size_t>(stage) - 1].chunk / s.chunk);

@@ -130,13 +130,8 @@ TEST_P(SummaryScan, HoldsTheMeansOfPieces) {
       const KeySummary* const pointers[] = {&summary};
       EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, pointers), scan(body, c, input, grid, rope))) << chunk;
       if (chunk < 16) continue;
-      const Grid later = test::candidates_of(input.batch, {.chunk = chunk / 2,
-                                                           .sinks = kSinks,
-                                                           .grid = false,
-                                                           .most = 150,
-                                                           .scan = kind,
-                                                           .limit = 1024,
-                                                           .piece = piece});
+      const Grid later = test::candidates_of(
+          input.batch, {.chunk = chunk / 2, .sinks = kSinks, .grid = false, .most = 150, .scan = kind, .limit = 1024, .piece = piece});
       EXPECT_TRUE(test::same_bits(scan(body, c, input, later, rope, pointers), scan(body, c, input, later, rope))) << "listed, " << chunk;
     }
   }

@@ -19,8 +19,8 @@ AttentionPlan plan_of(const std::string& stages) {
 std::vector<std::vector<int32_t>> lists_of(const AttentionPlan& plan, DType type, int64_t* keys_touched = nullptr) {
   test::CaseShape shape;
   shape.type = type;
-  const test::AttentionCase random(shape, {{.length = 1500, .first_row = 1499, .decode = true}, {.length = 1300, .first_row = 1210, .tail = 6}},
-                                   5);
+  const test::AttentionCase random(
+      shape, {{.length = 1500, .first_row = 1499, .decode = true}, {.length = 1300, .first_row = 1210, .tail = 6}}, 5);
   test::Input input = random.input();
   const AttentionSetup setup(plan, shape.kv(), shape.head_shape(), 1024, pick_attention_bodies(type));
   const RopeTable rope = random.rope(setup.rope_positions(0, 4096));

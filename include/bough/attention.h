@@ -54,12 +54,8 @@ struct StagePlan {
 
   // As a query block of so many rows runs it: row_piece is resolved.
   StagePlan of_block(int rows) const {
-    StagePlan stage = *this;
-    stage.row_piece = 0;
-    if (rows != 1 || row_piece == 0) return stage;
-    stage.piece = row_piece;
-    stage.rounds = 0;
-    return stage;
+    const bool own = rows == 1 && row_piece > 0;
+    return {chunk, keep, query_block, query_stride, own ? 0 : rounds, own ? row_piece : piece, 0};
   }
 
   // Never 0.

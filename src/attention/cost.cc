@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 
-// Keys that each stage (or the tree, as one) scores for a query block of `rows` whose last interval begins at w0. REQUIRES: the layer selects.
+// Keys that each stage (or the tree, as one) scores for a query block of `rows` whose last interval begins at w0. REQUIRES: the layer
+// selects.
 std::vector<double> scored_keys(const LayerPlan& l, int rows, int64_t w0) {
   std::vector<double> keys;
   const int64_t tokens = std::max<int64_t>(0, w0 - l.sinks);

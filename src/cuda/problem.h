@@ -70,8 +70,8 @@ struct Stages {
   int32_t piece[kMaxStages] = {};   // n > 0: no descent; the means of runs of n keys score a chunk, 1: every key
   int32_t piece_shift[kMaxStages] = {};
   int32_t row_piece[kMaxStages] = {};  // n > 0: in place of rounds or piece for blocks of one row
-  int32_t stride[kMaxStages] = {};  // query rows a pooling group
-  int32_t keep[kMaxStages] = {};    // chunks that survive each stage
+  int32_t stride[kMaxStages] = {};     // query rows a pooling group
+  int32_t keep[kMaxStages] = {};       // chunks that survive each stage
 };
 
 // A tree search in place of stages: its key block is the chunk of the one stage that there is, its selection what that stage keeps.

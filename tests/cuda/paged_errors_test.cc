@@ -68,6 +68,11 @@ std::vector<Refusal> refusals() {
        },
        {"query_block", "32", "64"},
        Code::unsupported},
+  };
+}
+
+std::vector<Refusal> refused_pieces() {
+  return {
       {"long_piece",
        [](Arguments& a) {
          a.plan.stages[0].piece = 32;
@@ -113,6 +118,7 @@ TEST_P(PagedRefusal, NamesValueAndLimit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Create, PagedRefusal, testing::ValuesIn(refusals()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Pieces, PagedRefusal, testing::ValuesIn(refused_pieces()), [](const auto& info) { return info.param.name; });
 
 class PagedCalls : public testing::Test {
  protected:

@@ -161,7 +161,8 @@ std::vector<PagedSpec> grid() {
 namespace {
 
 bool scores_means(const LayerPlan& layer) {
-  return std::any_of(layer.stages.begin(), layer.stages.end(), [](const StagePlan& stage) { return stage.piece > 1 || stage.row_piece > 1; });
+  return std::any_of(layer.stages.begin(), layer.stages.end(),
+                     [](const StagePlan& stage) { return stage.piece > 1 || stage.row_piece > 1; });
 }
 
 }  // namespace

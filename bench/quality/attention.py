@@ -127,11 +127,12 @@ class PagedLayers:
 
 
 class PlanAttention:
-    """An Attention (llama.py) that follows a plan in every step."""
+    """An Attention (llama.py) that follows a plan in every step. Where the plan has "own", rows that select for themselves follow that one."""
 
     def __init__(self, plan: Mapping[str, Any], cache: KvCache, length: int) -> None:
         self.cache, self.length = cache, length
-        self.plans = {False: with_tail(plan, 0), True: with_tail(plan, OWN_ROWS)}
+        shared = {name: value for name, value in plan.items() if name != "own"}
+        self.plans = {False: with_tail(shared, 0), True: with_tail(plan.get("own", shared), OWN_ROWS)}
         self.paged: dict[bool, PagedLayers] = {}
         if cache.device.type == "cuda":
             for own, rows in ((False, SLICE), (True, OWN_ROWS)):

@@ -27,8 +27,8 @@ Joshua Michelle Kenneth Dorothy Kevin Carol Brian Amanda George Melissa Edward D
 Jeffrey Laura Ryan Cynthia Jacob Kathleen Gary Amy Nicholas Shirley Eric Angela Jonathan Helen Stephen Anna Larry Brenda Justin Pamela
 Scott Nicole Brandon Emma Benjamin Samantha Samuel Katherine Gregory Christine Frank Debra Alexander Rachel Raymond Catherine Patrick
 Carolyn Jack Janet Dennis Ruth Jerry Maria Tyler Heather Aaron Diane Jose Virginia Henry Julie Adam Joyce Douglas Victoria Nathan Olivia
-Peter Kelly Zachary Christina Kyle Lauren Walter Joan Harold Evelyn Jeremy Judith
-""".split()[:128]
+Peter Kelly Zachary Christina Kyle Lauren Walter Joan Harold Evelyn Jeremy Judith Megan Cheryl
+""".split()
 TRIED = ("10000", "98765", "30071")  # keys by which a template is cut; every digit but 2 and 4 is among them
 KEY = 5  # digits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: kernels run o
 torch = pytest.importorskip("torch")
 bough = pytest.importorskip("bough")
 
-from quality import cost, tasks, words  # noqa: E402
+from quality import cost, tables, tasks, words  # noqa: E402
 from quality.attention import KvCache, PlanAttention  # noqa: E402
 from quality.gguf_file import dequantise  # noqa: E402
 from quality.lists import ListAttention, attend_torch  # noqa: E402
@@ -229,3 +230,29 @@ def test_costs_are_those_counted_by_hand() -> None:
 def test_wrong_plans_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must|needed"):
         search_plan(wrong)
+
+
+def test_rows_by_themselves_may_follow_a_plan_of_their_own() -> None:
+    sinks = {**PLAN, "mode": "streaming", "refresh": [8]}
+    for field in ("stages", "k", "first"):
+        del sinks[field]
+    shared, own, both = (
+        PlanAttention(plan, KvCache(SHAPE, CPU, torch.float32), 4096) for plan in (PLAN, sinks, {**PLAN, "own": sinks})
+    )
+    for way in (shared, own, both):
+        way.start(2000)
+    for first, n, single in ((0, 1984, False), (1984, 9, True)):
+        q, k, v = rows_of(first, n)
+        a, b, c = (way(3, q, k, v, first, single) for way in (shared, own, both))
+        assert torch.equal(c, b if single else a)
+        assert apart(a, b) > 1e-3
+
+
+@pytest.mark.parametrize("table", ["searches", "rows", "names", "filler"])
+def test_plans_of_the_tables_are_valid(table: str) -> None:
+    q, k, v = (x.transpose(0, 1)[None] for x in rows_of(1, 3))
+    for way, task in tables.cells(table):
+        assert task.count > 0
+        for plan in (way.plan or {}, (way.plan or {}).get("own", {})):
+            text = json.dumps({name: value for name, value in plan.items() if name != "own"})
+            assert bough.attention(q, k, v, text, rope_theta=1e5, trained_context=8192).shape == q.shape

@@ -1,0 +1,142 @@
+"""The tables of docs/quality.md: python3 -m quality.tables searches rows names filler --out results.jsonl --budget 500
+
+--list prints the cells and runs nothing; --only TEXT keeps the cells whose name has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .lab import Book, Lab, Task, Way, run_all
+from .run import common
+
+Plan = dict[str, Any]
+SHORT, MIDDLE, LONG = 8192, 32768, 131072
+MEANS = {"piece": 8}
+TWO = {"rounds": 1}  # keys of a chunk
+
+
+def stages(*each: tuple[int, int, int, dict[str, int]], **fields: Any) -> Plan:
+    """(chunk, keep, stride, how a chunk is scored) of each stage."""
+    made = [
+        {"chunk": chunk, "query_stride": stride, **({"keep": keep} if keep else {}), **how}
+        for chunk, keep, stride, how in each
+    ]
+    return {"mode": "stages", "stages": made, "refresh": [16, 8, 4][: len(made)], **fields}
+
+
+def by_means(strides: tuple[int, int, int] = (16, 4, 1), keep: tuple[int, int] = (32768, 8192), **fields: Any) -> Plan:
+    """Search A of the tables."""
+    a, b, c = strides
+    return stages((64, 0, a, MEANS), (16, keep[0], b, TWO), (8, keep[1], c, TWO), **fields)
+
+
+def then_every_key(keep: int, stride: int, first: int = 16, **fields: Any) -> Plan:
+    return stages((64, 0, first, MEANS), (8, keep, stride, {"piece": 1}), **fields)
+
+
+def every_key(stride: int = 1, **fields: Any) -> Plan:
+    return stages((8, 0, stride, {"piece": 1}), **fields)
+
+
+WIDE: Plan = {"k": 4096}
+A = by_means()
+DEFAULT: Plan = {"mode": "stages"}
+DENSE: Plan = {"mode": "dense"}
+
+SEARCHES: dict[str, Plan] = {
+    "dense": DENSE,
+    "streaming": {"mode": "streaming"},
+    "default": DEFAULT,
+    "A": A,
+    "A strided": by_means(pool="strided"),
+    "A 16/16/1": by_means((16, 16, 1)),
+    "A 16/8/2 of 65536, 16384": by_means((16, 8, 2), (65536, 16384)),
+    "A of 65536, 8192": by_means(keep=(65536, 8192)),
+    "A of 49152, 12288": by_means(keep=(49152, 12288)),
+    "A of 65536, 16384": by_means(keep=(65536, 16384)),
+    "A 4/4/1": by_means((4, 4, 1)),
+    "A 16/1/1": by_means((16, 1, 1)),
+    "A k 4096": by_means(**WIDE),
+    "descent": stages((64, 0, 4, {}), (16, 32768, 4, {}), (8, 8192, 1, {})),
+    "means, every key 16/4": then_every_key(8192, 4),
+    "means, every key 16/4, KV heads": then_every_key(8192, 4, lists="kv_head"),
+    "means, every key 16/1": then_every_key(8192, 1),
+    "descents of 2, 1, 1 rounds": stages((64, 0, 16, {"rounds": 2}), (16, 32768, 4, TWO), (8, 8192, 1, TWO)),
+    "means alone": stages((8, 0, 1, MEANS)),
+    "every key": every_key(),
+    "every key 4": every_key(4),
+    "every key 16": every_key(16),
+}
+
+# The second plan is that of rows that select for themselves.
+ROWS: dict[str, tuple[Plan, Plan]] = {
+    "A, A": (A, A),
+    "every key, A": (every_key(), A),
+    "A, every key": (A, every_key()),
+    "every key, every key": (every_key(), every_key()),
+    "A, every key of 8192": (A, then_every_key(8192, 1, 1)),
+    "A, two keys of 32768, every key": (
+        A,
+        stages((64, 0, 1, MEANS), (16, 32768, 1, TWO), (8, 8192, 1, {"piece": 1})),
+    ),
+    "default": (DEFAULT, DEFAULT),
+    "A, every key of 32768": (A, then_every_key(32768, 1, 1)),
+    "A, every key, k 4096": (by_means(**WIDE), every_key(**WIDE)),
+    "dense": (DENSE, DENSE),
+}
+
+
+def named(length: int, names: int, trials: int) -> Task:
+    return Task("named", length, trials=trials, names=names)
+
+
+def cells(table: str) -> list[tuple[Way, Task]]:
+    """Raises KeyError."""
+    if table == "searches":
+        tasks = [Task("ppl", n) for n in (SHORT, MIDDLE, LONG)]
+        tasks += [named(SHORT, 8, 32), named(SHORT, 32, 32), named(LONG, 32, 32), Task("passkey", LONG, trials=20)]
+        tasks += [Task("passkey", 524288), Task("passkey", 990000)]
+        ways = [Way(name, plan=plan) for name, plan in SEARCHES.items()]
+        return [(way, task) for task in tasks for way in ways if way.name != "dense" or task.length <= MIDDLE]
+    if table == "rows":
+        ways = [Way(name, plan={**plan, "own": own}) for name, (plan, own) in ROWS.items()]
+        return [
+            (way, named(n, 32, 32)) for n in (SHORT, MIDDLE, LONG) for way in ways if way.name != "dense" or n == SHORT
+        ]
+    if table == "names":
+        ways = [Way(name, plan=SEARCHES[name]) for name in ("dense", "default", "every key")]
+        lengths = (SHORT, MIDDLE, LONG)
+        return [
+            (w, named(n, names, 32))
+            for names in (8, 32, 128)
+            for n in lengths
+            for w in ways
+            if w.name != "dense" or n == SHORT
+        ]
+    if table == "filler":
+        trials = {LONG: 20, 524288: 10, 990000: 10}
+        return [(Way("default", plan=DEFAULT), Task("passkey", n, "filler", t)) for n, t in trials.items()]
+    raise KeyError(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    common(parser)
+    parser.add_argument("table", nargs="+", choices=("searches", "rows", "names", "filler"))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    chosen = [cell for table in options.table for cell in cells(table)]
+    chosen = [cell for cell in chosen if options.only in f"{cell[0].name} | {cell[1]}"]
+    if options.list:
+        for way, task in chosen:
+            print(f"{way.name:<34} {str(task):<24} {task.count:>3} trials")
+        return
+    lab = Lab(options.folder, options.device, options.scores, options.model)
+    run_all(lab, chosen, Book(options.out), options.budget, options.quiet)
+
+
+if __name__ == "__main__":
+    main()

@@ -138,6 +138,18 @@ TEST_F(SessionFile, TailsAndAnswersAreNotSavable) {
   EXPECT_EQ(s->savable(), 320);
 }
 
+TEST_F(SessionFile, ServesPlansWhoseSingleRowsSelectOtherwise) {
+  const std::string stages = R"({"sinks":64,"window":128,"first":null,"refresh":[8,4],"stages":[{"chunk":32,"piece":8},)"
+                             R"({"chunk":8,"keep":256,"rounds":1)";
+  const auto one = file_.engine(stages + R"(}],"k":64})"), other = file_.engine(stages + R"(,"row_piece":1}],"k":64,"tail":8})");
+  const auto session = session_of(*one);
+  ASSERT_TRUE(session->append(tiny_text(640)).ok());
+  ASSERT_TRUE(session->save(folder_ / "s").ok());
+  EXPECT_EQ(restore_error(*other, folder_ / "s"), "restored 640");
+  const auto coarse = file_.engine(stages + R"(}],"k":128})");
+  EXPECT_THAT(restore_error(*coarse, folder_ / "s"), HasSubstr("was read with the plan {"));
+}
+
 TEST_F(SessionFile, RollbackIntoWhatIsKeptEndsKeeping) {
   const auto s = session_of(*engine_);
   ASSERT_TRUE(s->keep(folder_ / "s", "").ok());

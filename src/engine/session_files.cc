@@ -13,13 +13,16 @@ namespace {
 
 constexpr size_t kLabelTokens = 64;
 
-// Of the plan what the pages depend on: not how often decode refreshes, nor how a tail selects.
+// Of the plan what the pages depend on: not how often decode refreshes, nor how rows by themselves select.
 std::string reading_plan(AttentionPlan plan) {
   plan.refresh.clear();
   plan.tail = 0;
+  for (StagePlan& stage : plan.stages) stage.row_piece = 0;
   if (plan.tree) plan.tree->refresh = 0;
   for (LayerOverride& layer : plan.layers) {
     if (layer.tree) layer.tree->refresh = 0;
+    if (!layer.stages) continue;
+    for (StagePlan& stage : *layer.stages) stage.row_piece = 0;
   }
   return plan_json(plan);
 }

@@ -94,6 +94,14 @@ Result<Row> bench_prefill(Engine& engine, const eval::Corpus& corpus, int64_t le
   return row;
 }
 
+// Whole cycles before the clock starts: of tokens that were filled in, and not read, each search of a first stage makes the summaries of
+// at least so many.
+int64_t warm_steps(const AttentionPlan& plan, int64_t depth) {
+  constexpr int64_t summarised = 65'536;
+  const int64_t cycle = plan.longest_refresh();
+  return std::max((least_steps + cycle - 1) / cycle, 1 + depth / summarised) * cycle;
+}
+
 // Whole cycles of the slowest refresh, at least least_steps.
 int64_t decode_steps(const AttentionPlan& plan) {
   const int64_t cycle = plan.longest_refresh();
@@ -112,22 +120,22 @@ Result<std::unique_ptr<Session>> session_at(Engine& engine, const eval::Corpus& 
 }
 
 Result<Row> bench_decode(Engine& engine, const eval::Corpus& corpus, int64_t depth, double read_rate, const BenchOptions& options) {
-  const int64_t steps = decode_steps(engine.plan());
-  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), depth + 2 * steps));
+  const int64_t steps = decode_steps(engine.plan()), warm = warm_steps(engine.plan(), depth), all = warm + steps;
+  BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(), depth + all));
   BOUGH_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, session_at(engine, corpus, depth, options));
-  BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, corpus.piece(std::min(depth, real_tokens), 2 * steps));
+  BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, corpus.piece(std::min(depth, real_tokens), all));
   Row row{.what = "decode", .plan = {}, .depth = depth, .tokens = steps};
   double total = 0;
   double slowest = 0;
   double context = 0;
   row.checksum = 0xCBF29CE484222325ull;
-  for (int64_t step = 0; step < 2 * steps; ++step) {  // the first half warms up
+  for (int64_t step = 0; step < all; ++step) {
     if (interrupted()) return Status(Code::cancelled, "interrupted");
     const auto start = std::chrono::steady_clock::now();
     BOUGH_RETURN_IF_ERROR(session->decode(tokens[static_cast<size_t>(step)]));
     const double ms = seconds_since(start) * 1000;
     row.checksum = add_choice(row.checksum, eval::last_row(session->logits(), engine.info().vocab));
-    if (step < steps) continue;
+    if (step < warm) continue;
     total += ms;
     slowest = std::max(slowest, ms);
     context += session->context_tokens();

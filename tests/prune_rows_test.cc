@@ -1,7 +1,6 @@
 // Rows that select for themselves, decode and a prompt's tail, where a stage names pieces of their own (StagePlan::row_piece).
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -15,7 +14,7 @@ AttentionPlan plan_of(const std::string& stages) {
   return *parse_plan(R"({"sinks":64,"window":128,"k":64,"first":null,"refresh":[8,4],"tail":6,"stages":)" + stages + "}");
 }
 
-// Chunks that each block keeps, the whole context of each sequence held in summaries.
+// Chunks that each block keeps, and behind them its number of rows.
 std::vector<std::vector<int32_t>> lists_of(const AttentionPlan& plan, DType type, int64_t* keys_touched = nullptr) {
   test::CaseShape shape;
   shape.type = type;

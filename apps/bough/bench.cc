@@ -94,18 +94,17 @@ Result<Row> bench_prefill(Engine& engine, const eval::Corpus& corpus, int64_t le
   return row;
 }
 
-// Whole cycles before the clock starts: of tokens that were filled in, and not read, each search of a first stage makes the summaries of
-// at least so many.
-int64_t warm_steps(const AttentionPlan& plan, int64_t depth) {
-  constexpr int64_t summarised = 65'536;
-  const int64_t cycle = plan.longest_refresh();
-  return std::max((least_steps + cycle - 1) / cycle, 1 + depth / summarised) * cycle;
-}
-
 // Whole cycles of the slowest refresh, at least least_steps.
 int64_t decode_steps(const AttentionPlan& plan) {
   const int64_t cycle = plan.longest_refresh();
   return (least_steps + cycle - 1) / cycle * cycle;
+}
+
+// Whole cycles before the clock starts: of tokens that were filled in, and not read, each search of a first stage makes the summaries of
+// at least so many.
+int64_t warm_steps(const AttentionPlan& plan, int64_t depth) {
+  constexpr int64_t summarised = 65'536;
+  return std::max(decode_steps(plan), (1 + depth / summarised) * plan.longest_refresh());
 }
 
 Result<std::unique_ptr<Session>> session_at(Engine& engine, const eval::Corpus& corpus, int64_t depth, const BenchOptions& options) {

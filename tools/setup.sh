@@ -19,7 +19,9 @@ CLI11, spdlog, nlohmann-json, GoogleTest, Google Benchmark, clang 14 with libFuz
 
 missing_packages() {
   local installed name missing=()
-  installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null | awk '$2 == "installed" {print $1}')
+  # dpkg-query fails where it does not know one of the packages, which is not an error here.
+  installed=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true; } |
+    awk '$2 == "installed" {print $1}')
   for name in "${packages[@]}"; do
     grep -qx "$name" <<<"$installed" || missing+=("$name")
   done
@@ -31,7 +33,7 @@ missing_packages() {
 }
 
 install_packages() {
-  local missing prefix=()
+  local list missing prefix=()
   if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     local tool
     for tool in c++ cmake ninja python3; do
@@ -39,8 +41,9 @@ install_packages() {
     done
     return
   fi
-  mapfile -t missing < <(missing_packages)
-  if ((${#missing[@]} == 0)); then return; fi
+  list=$(missing_packages)
+  if [[ -z $list ]]; then return; fi
+  mapfile -t missing <<<"$list"
   if ((EUID != 0)); then
     command -v sudo >/dev/null || fail "these packages are missing and need root to install: ${missing[*]}"
     prefix=(sudo)

@@ -11,10 +11,11 @@ source "$root/tools/deps.sh"
 
 packages=(
   build-essential cmake ninja-build ccache pkg-config git python3 python3-pip unzip time
-  libdnnl-dev libhwy-dev libxxhash-dev libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libdnnl-dev ocl-icd-opencl-dev libhwy-dev libxxhash-dev libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
   clang libclang-rt-14-dev clang-format clang-tidy bible-kjv
 )
-generic="a C++20 compiler, CMake 3.25, Ninja, ccache, pkg-config, git, Python 3 with pip, unzip, GNU time, oneDNN 2.6, Highway 1.0, xxHash,
+generic="a C++20 compiler, CMake 3.25, Ninja, ccache, pkg-config, git, Python 3 with pip, unzip, GNU time, oneDNN 2.6 and the OpenCL headers that its CMake
+files ask for, Highway 1.0, xxHash,
 CLI11, spdlog, nlohmann-json, GoogleTest, Google Benchmark, clang 14 with libFuzzer, clang-format, clang-tidy and bible-kjv"
 
 missing_packages() {

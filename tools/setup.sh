@@ -14,9 +14,9 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev libhwy-dev libxxhash-dev libcli11-dev libspdlog-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev
   clang libclang-rt-14-dev clang-format clang-tidy bible-kjv
 )
-generic="a C++20 compiler, CMake 3.25, Ninja, ccache, pkg-config, git, Python 3 with pip, unzip, GNU time, oneDNN 2.6 and the OpenCL headers that its CMake
-files ask for, Highway 1.0, xxHash,
-CLI11, spdlog, nlohmann-json, GoogleTest, Google Benchmark, clang 14 with libFuzzer, clang-format, clang-tidy and bible-kjv"
+generic="a C++20 compiler, CMake 3.25, Ninja, ccache, pkg-config, git, Python 3 with pip, unzip, GNU time, oneDNN 2.6, the OpenCL
+headers that its CMake files ask for, Highway 1.0, xxHash, CLI11, spdlog, nlohmann-json, GoogleTest, Google Benchmark, clang 14 with
+libFuzzer, clang-format, clang-tidy and bible-kjv"
 
 missing_packages() {
   local installed name missing=()

@@ -44,7 +44,7 @@ struct Shape {
   auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
 
-const Kernel& kernel(const Shape& s) {
+const Kernel& kernel(Shape s) {
   static thread_local std::map<Shape, Kernel> cache;
   if (const auto found = cache.find(s); found != cache.end()) return found->second;
   using memory = dnnl::memory;

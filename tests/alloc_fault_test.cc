@@ -227,7 +227,8 @@ TEST_F(AllocationFault, Store) {
   const int64_t count = fail_each_allocation(
       [&] {
         session.reset();
-        auto opened = store.open_session(*engine_, text_, "label");
+        const TokenizedText source{"the text", false, text_};
+        auto opened = store.open_session(*engine_, text_, "label", &source);
         if (opened.ok()) session = std::move(opened->session);
         return opened.status();
       },

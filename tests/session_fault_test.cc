@@ -200,7 +200,8 @@ TEST_F(SessionFault, AStoreInTroubleIsNoError) {
       ASSERT_TRUE(first.ok());
       ASSERT_TRUE(first->session->append(std::span(text_).first(128)).ok());
     }
-    auto opened = faulty.open_session(*engine_, text_, "label");
+    const TokenizedText source{"the text", false, text_};
+    auto opened = faulty.open_session(*engine_, text_, "label", &source);
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     ASSERT_TRUE(opened->reused == 0 || opened->reused == 64 || opened->reused == 128) << opened->reused;
     ASSERT_EQ(opened->session->length(), opened->reused);

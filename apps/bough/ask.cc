@@ -31,29 +31,29 @@ struct AskPrompt {
   int64_t before = 0;             // tokens of `text` that stand before the files' text
 };
 
-Result<AskPrompt> chat_prompt(const Engine& engine, const std::string& text, const std::string& question) {
+Result<AskPrompt> chat_prompt(Engine& engine, const SessionOptions& sessions, const std::string& text, const std::string& question) {
   Result<SplitPrompt> around = engine.chat_prompt_around_text(question);
   if (!around.ok()) {
     return Status(around.status().code(), around.status().message() + "; --raw asks without a chat template");
   }
-  BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> body, engine.tokenize(text, /*add_bos=*/false));
+  BOUGH_ASSIGN_OR_RETURN(const std::vector<TokenId> body, tokens_of(engine, sessions, text, /*add_bos=*/false));
   AskPrompt prompt{std::move(around->before), std::move(around->after)};
   prompt.before = static_cast<int64_t>(prompt.text.size());
   prompt.text.insert(prompt.text.end(), body.begin(), body.end());
   return prompt;
 }
 
-Result<AskPrompt> raw_prompt(const Engine& engine, const std::string& text, const std::string& question) {
+Result<AskPrompt> raw_prompt(Engine& engine, const SessionOptions& sessions, const std::string& text, const std::string& question) {
   AskPrompt prompt;
-  BOUGH_ASSIGN_OR_RETURN(prompt.text, engine.tokenize(text));
+  BOUGH_ASSIGN_OR_RETURN(prompt.text, tokens_of(engine, sessions, text, /*add_bos=*/true));
   BOUGH_ASSIGN_OR_RETURN(prompt.question, engine.tokenize(question, /*add_bos=*/false));
   return prompt;
 }
 
 Status read_prompt(Conversation& conversation, const AskOptions& options, const Texts& texts, const std::string& question) {
-  const Engine& engine = *conversation.engine;
-  BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt,
-                         options.raw ? raw_prompt(engine, texts.all, question) : chat_prompt(engine, texts.all, question));
+  Engine& engine = *conversation.engine;
+  BOUGH_ASSIGN_OR_RETURN(const AskPrompt prompt, options.raw ? raw_prompt(engine, options.sessions, texts.all, question)
+                                                             : chat_prompt(engine, options.sessions, texts.all, question));
   const auto question_tokens = static_cast<int64_t>(prompt.question.size());
   const int64_t tokens = static_cast<int64_t>(prompt.text.size()) + question_tokens;
   BOUGH_RETURN_IF_ERROR(check_memory_of_kept(engine.info(), engine.kv_type(), tokens));
@@ -61,7 +61,8 @@ Status read_prompt(Conversation& conversation, const AskOptions& options, const 
     conversation.sources = ReadText{&texts, prompt.before, static_cast<int64_t>(prompt.text.size()) - prompt.before};
   }
   log_info("reading " + grouped(tokens) + " tokens");
-  BOUGH_RETURN_IF_ERROR(find_session(conversation, options.sessions, prompt.text, texts.all));
+  const TokenizedText source{texts.all, options.raw, std::span(prompt.text).subspan(static_cast<size_t>(prompt.before))};
+  BOUGH_RETURN_IF_ERROR(find_session(conversation, options.sessions, prompt.text, source));
   BOUGH_RETURN_IF_ERROR(check_memory(engine.info(), engine.kv_type(),
                                      unkept_tokens(conversation, prompt.text) + question_tokens + options.answer.generate.max_tokens));
   const auto held = static_cast<size_t>(conversation.reused_tokens);

@@ -88,7 +88,7 @@ Result<std::vector<TokenId>> Chat::prompt_tokens() {
 Status Chat::read_files() {
   if (options_.files.empty()) return {};
   BOUGH_ASSIGN_OR_RETURN(const Texts texts, read_texts(options_.files));
-  BOUGH_ASSIGN_OR_RETURN(text_, conversation_.engine->tokenize(texts.all, /*add_bos=*/false));
+  BOUGH_ASSIGN_OR_RETURN(text_, tokens_of(*conversation_.engine, options_.sessions, texts.all, /*add_bos=*/false));
   messages_.push_back({"user", "?"});  // what stands before the texts does not depend on the question
   const Result<std::vector<TokenId>> tokens = prompt_tokens();
   messages_.pop_back();
@@ -96,7 +96,7 @@ Status Chat::read_files() {
   const std::span<const TokenId> prompt = std::span(*tokens).first(text_end_);
   const Engine& engine = *conversation_.engine;
   BOUGH_RETURN_IF_ERROR(check_memory_of_kept(engine.info(), engine.kv_type(), static_cast<int64_t>(prompt.size())));
-  BOUGH_RETURN_IF_ERROR(find_session(conversation_, options_.sessions, prompt, texts.all));
+  BOUGH_RETURN_IF_ERROR(find_session(conversation_, options_.sessions, prompt, {texts.all, false, text_}));
   BOUGH_RETURN_IF_ERROR(
       check_memory(engine.info(), engine.kv_type(), unkept_tokens(conversation_, prompt) + options_.answer.generate.max_tokens));
   return read_tokens(conversation_, prompt.subspan(static_cast<size_t>(conversation_.session->length())), false, "reading");

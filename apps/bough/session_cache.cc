@@ -8,11 +8,12 @@
 namespace bough::cli {
 namespace {
 
-constexpr size_t least_tokens = 1024;  // what is shorter is read faster than looked for
+constexpr size_t least_tokens = 1024;    // what is shorter is read faster than looked for
+constexpr size_t least_bytes = 1 << 16;  // tokenized faster than looked for
 constexpr size_t label_bytes = 80;
 
 // The first words as one line.
-std::string beginning_of(const std::string& text) {
+std::string beginning_of(std::string_view text) {
   std::string words;
   for (const char c : text) {
     const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
@@ -38,10 +39,18 @@ SessionStore session_store(const SessionOptions& options) {
   return SessionStore({.folder = cache_folder() + "/sessions", .budget_bytes = static_cast<int64_t>(options.budget_gigabytes * 1e9)});
 }
 
-Status find_session(Conversation& conversation, const SessionOptions& options, std::span<const TokenId> prompt, const std::string& text) {
+Result<std::vector<TokenId>> tokens_of(Engine& engine, const SessionOptions& options, const std::string& text, bool add_bos) {
+  if (options.off || text.size() < least_bytes) return engine.tokenize(text, add_bos);
+  return session_store(options).tokenize(engine, text, add_bos);
+}
+
+Status find_session(Conversation& conversation, const SessionOptions& options, std::span<const TokenId> prompt,
+                    const TokenizedText& source) {
   if (options.off || prompt.size() < least_tokens) return {};
-  BOUGH_ASSIGN_OR_RETURN(SessionStore::Opened opened,
-                         session_store(options).open_session(*conversation.engine, prompt, beginning_of(text)));
+  const bool long_text = source.text.size() >= least_bytes;
+  BOUGH_ASSIGN_OR_RETURN(
+      SessionStore::Opened opened,
+      session_store(options).open_session(*conversation.engine, prompt, beginning_of(source.text), long_text ? &source : nullptr));
   for (const std::string& note : opened.notes) std::fprintf(stderr, "bough: %s\n", note.c_str());
   conversation.session = std::move(opened.session);
   conversation.reused_tokens = opened.reused;

@@ -13,11 +13,15 @@ from torch.nn import functional
 
 from . import cost, tasks
 from .attention import KvCache, PlanAttention, tail_of
+from .delta import DeltaAttention
 from .lists import ListAttention
 from .llama import Attention, Model
 from .probe import Probe, probe_torch
 from .search_plan import SearchPlan, search_plan
 from .words import Words, load_words
+
+
+WINDOW = 1024  # tokens, where a plan names none
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,12 @@ class Lab:
         if way.search is not None:
             plan = search_plan(way.search)
             return ListAttention(plan, self.cache, length, self.probe, self.device.type == "cuda"), plan.tail
-        return PlanAttention(way.plan or {}, self.cache, length), tail_of(way.plan or {})
+        plan = dict(way.plan or {})
+        every = int(plan.pop("delta", 0))
+        paged = PlanAttention(plan, self.cache, length)
+        if every == 0:
+            return paged, tail_of(plan)
+        return DeltaAttention(paged, self.cache, every, int(plan.get("window", WINDOW))), tail_of(plan)
 
     def trial(self, attention: Attention, tail: int, prompt: tasks.Prompt) -> tuple[int, float]:
         """Answer tokens that were the first choice, and their mean negative log-probability."""

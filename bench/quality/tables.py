@@ -12,6 +12,7 @@ from .lab import Book, Lab, Task, Way, run_all
 from .run import common
 
 Plan = dict[str, Any]
+TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far")
 SHORT, MIDDLE, LONG = 8192, 32768, 131072
 MEANS = {"piece": 8}
 TWO = {"rounds": 1}  # keys of a chunk
@@ -88,6 +89,33 @@ ROWS: dict[str, tuple[Plan, Plan]] = {
 }
 
 
+# Every key of 32,768 in some layers of the text's blocks; rows that select for themselves follow `default`.
+FINE = stages((64, 0, 16, MEANS), (16, 32768, 4, TWO), (8, 32768, 1, {"piece": 1}))["stages"]
+GROUPS = ((0, 6), (6, 12), (12, 18), (18, 24), (24, 30))
+
+
+def fine_in(*layers: int) -> Plan:
+    return {**DEFAULT, "layers": [{"layers": list(layers), "stages": FINE}], "own": DEFAULT}
+
+
+LAYERS: dict[str, Plan] = {
+    "default": DEFAULT,
+    "every key in all layers": {**DEFAULT, "stages": FINE, "own": DEFAULT},
+    **{f"every key in layers {a} to {b - 1}": fine_in(*range(a, b)) for a, b in GROUPS},
+}
+
+# Whether rows by themselves miss what lies far away: every key for them, and wider lists.
+FAR: dict[str, Plan] = {
+    "default": DEFAULT,
+    "A, every key": {**A, "own": every_key()},
+    "A, means of 65536, 16384": {
+        **A,
+        "own": stages((64, 0, 1, MEANS), (16, 65536, 1, MEANS), (8, 16384, 1, {"piece": 1})),
+    },
+    "A of 65536, 16384, default": {**by_means(keep=(65536, 16384)), "own": DEFAULT},
+}
+
+
 def named(length: int, names: int, trials: int) -> Task:
     return Task("named", length, trials=trials, names=names)
 
@@ -118,13 +146,25 @@ def cells(table: str) -> list[tuple[Way, Task]]:
     if table == "filler":
         trials = {LONG: 20, 524288: 10, 990000: 10}
         return [(Way("default", plan=DEFAULT), Task("passkey", n, "filler", t)) for n, t in trials.items()]
+    if table == "layers":
+        return [(Way(name, plan=plan), named(MIDDLE, 32, 64)) for name, plan in LAYERS.items()]
+    if table == "delta":
+        ways = [
+            Way(f"delta {every}" if every else "default", plan={**DEFAULT, **({"delta": every} if every else {})})
+            for every in (0, 64, 16)
+        ]
+        tasks = [Task("ppl", n) for n in (SHORT, MIDDLE, LONG)]
+        tasks += [named(SHORT, 32, 32), named(MIDDLE, 32, 32)]
+        return [(way, task) for task in tasks for way in ways]
+    if table == "far":
+        return [(Way(name, plan=plan), Task("passkey", n)) for n in (524288, 990000) for name, plan in FAR.items()]
     raise KeyError(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     common(parser)
-    parser.add_argument("table", nargs="+", choices=("searches", "rows", "names", "filler"))
+    parser.add_argument("table", nargs="+", choices=TABLES)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--only", default="")
     options = parser.parse_args()

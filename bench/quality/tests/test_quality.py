@@ -17,6 +17,7 @@ bough = pytest.importorskip("bough")
 
 from quality import cost, tables, tasks, words  # noqa: E402
 from quality.attention import KvCache, PlanAttention  # noqa: E402
+from quality.delta import DeltaAttention, DenseRows  # noqa: E402
 from quality.gguf_file import dequantise  # noqa: E402
 from quality.lists import ListAttention, attend_torch  # noqa: E402
 from quality.llama import Shape  # noqa: E402
@@ -248,11 +249,44 @@ def test_rows_by_themselves_may_follow_a_plan_of_their_own() -> None:
         assert apart(a, b) > 1e-3
 
 
-@pytest.mark.parametrize("table", ["searches", "rows", "names", "filler"])
+@pytest.mark.parametrize("trained, window", [(8192, 100), (256, 100), (256, 300)])
+def test_dense_rows_are_attention_with_far_keys_at_the_window(trained: int, window: int) -> None:
+    shape = Shape(1, 9, 3, 64, 1e5, 1e-5, trained)
+    window = min(window, trained)
+    q, k, v = rows_of(1, 700)
+    at = torch.tensor([0, 64, 99, 100, 500])
+    got = DenseRows(shape, window, CPU)(q[at], k.transpose(0, 1), v.transpose(0, 1), at)
+    turn = Turn(64, 1e5, 700, CPU)
+    for i, t in enumerate(at.tolist()):
+        distance = (t - torch.arange(t + 1)).clamp(max=699 if trained >= 700 else window - 1)
+        for h in (0, 8):
+            keys = turn(k[: t + 1, h // 3], 699 - distance)
+            weights = (keys @ turn(q[t, h], 699) / 8).softmax(0)
+            assert torch.allclose(got[i, h], weights @ v[: t + 1, h // 3], atol=1e-4)
+
+
+def test_the_correction_makes_every_nth_row_dense() -> None:
+    plan, cache = {**PLAN, "first": None}, KvCache(SHAPE, CPU, torch.float32)
+    plain = PlanAttention(plan, KvCache(SHAPE, CPU, torch.float32), 4096)
+    delta = DeltaAttention(PlanAttention(plan, cache, 4096), cache, 32, 256)
+    for way in (plain, delta):
+        way.start(2000)
+    q, k, v = rows_of(0, 1984)
+    a, b = (way(3, q, k, v, 0, False) for way in (plain, delta))
+    rows = torch.arange(0, 1984, 32)
+    exact = delta.dense(q[rows], k.transpose(0, 1), v.transpose(0, 1), rows)
+    assert apart(b[::32], exact) < 1e-4 and apart(a[::32], exact) > 0.1
+    assert torch.allclose(b[100] - a[100], b[96] - a[96], atol=1e-5)
+    assert apart(a[:800], b[:800]) < 1e-3  # dense as it is
+    single = rows_of(2, 5)
+    assert torch.equal(*(way(3, *single, 1984, True) for way in (plain, delta)))
+
+
+@pytest.mark.parametrize("table", ["searches", "rows", "names", "filler", "layers", "delta", "far"])
 def test_plans_of_the_tables_are_valid(table: str) -> None:
     q, k, v = (x.transpose(0, 1)[None] for x in rows_of(1, 3))
     for way, task in tables.cells(table):
         assert task.count > 0
         for plan in (way.plan or {}, (way.plan or {}).get("own", {})):
-            text = json.dumps({name: value for name, value in plan.items() if name != "own"})
+            text = json.dumps({name: value for name, value in plan.items() if name not in ("own", "delta")})
             assert bough.attention(q, k, v, text, rope_theta=1e5, trained_context=8192).shape == q.shape

@@ -49,8 +49,31 @@ struct Options {
 std::vector<float> product(const ModelBodies& bodies, const std::vector<float>& x, const Tensor& w, const Options& options = {}) {
   const auto rows = static_cast<int64_t>(x.size()) / w.cols;
   std::vector<float> y = random_rows(rows, w.rows, 77);  // what `add` adds to, and what must be gone without it
-  bodies.linear({x.data(), rows, w, options.phase, options.add, y.data(), options.packed, options.bias});
+  const LinearArgs args{x.data(), rows, w, options.phase, options.add, y.data(), options.packed, options.bias};
+  bodies.linear({&args, 1});
   return y;
+}
+
+// Several matrices of different types, one of them added to, in one call.
+TEST(LinearTogether, IsOneAfterAnother) {
+  const RandomMatrix a(GGML_TYPE_Q4_1, 130, 64, 1), b(GGML_TYPE_Q8_0, 33, 64, 2), c(GGML_TYPE_F32, 1, 64, 3), d(GGML_TYPE_Q4_1, 16, 64, 4);
+  const std::vector<float> x = random_rows(3, 64, 5), bias = random_rows(1, 33, 6);
+  for (const ModelBodies& bodies : model_bodies()) {
+    for (const Phase phase : {Phase::decode, Phase::prefill}) {
+      std::vector<std::vector<float>> alone, together;
+      for (const RandomMatrix* w : {&a, &b, &c, &d}) {
+        const bool second = w == &b;
+        alone.push_back(product(bodies, x, w->tensor(), {phase, second, nullptr, second ? bias.data() : nullptr}));
+        together.push_back(random_rows(3, w->tensor().rows, 77));
+      }
+      const LinearArgs all[] = {{x.data(), 3, a.tensor(), phase, false, together[0].data()},
+                                {x.data(), 3, b.tensor(), phase, true, together[1].data(), nullptr, bias.data()},
+                                {x.data(), 3, c.tensor(), phase, false, together[2].data()},
+                                {x.data(), 3, d.tensor(), phase, false, together[3].data()}};
+      bodies.linear(std::span(all));
+      EXPECT_EQ(together, alone) << bodies.name;
+    }
+  }
 }
 
 class Linear : public testing::TestWithParam<Tolerance> {};

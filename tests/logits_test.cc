@@ -29,7 +29,8 @@ struct Problem {
   std::vector<float> expected(const ModelBodies& bodies, int32_t row, Phase phase) const {
     std::vector<float> normed(static_cast<size_t>(kWidth)), result(static_cast<size_t>(kVocab));
     bodies.norm({x.data() + row * kWidth, weight.data(), 1, kWidth, 1e-5F, normed.data()});
-    bodies.linear({normed.data(), 1, output.tensor(), phase, false, result.data(), nullptr, nullptr, true});
+    const LinearArgs args{normed.data(), 1, output.tensor(), phase, false, result.data(), nullptr, nullptr, true};
+    bodies.linear({&args, 1});
     return result;
   }
 

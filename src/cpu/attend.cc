@@ -180,6 +180,7 @@ class BlockAttend {
 void attend(const TileOps& ops, const AttendArgs& a) {
   int64_t most_rows = 1;
   const auto blocks = static_cast<int64_t>(a.batch->blocks.size());
+  if (a.first_block >= blocks) return;
   for (int64_t b = a.first_block; b < blocks; ++b) {
     most_rows = std::max<int64_t>(most_rows, static_cast<int64_t>(a.batch->blocks[static_cast<size_t>(b)].rows) * a.heads.group());
   }

@@ -26,7 +26,7 @@ void kv_write(const KvWriteArgs& a) {
   const KvShape& s = a.shape;
   const std::vector<int64_t> runs = runs_of(*a.batch, s.type);
   const int64_t planes = int64_t{2} * s.kv_heads;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.size() > 2)
   for (int64_t item = 0; item < static_cast<int64_t>(runs.size() - 1) * planes; ++item) {
     const auto run = static_cast<size_t>(item / planes);
     const int head = static_cast<int>(item % planes / 2);

@@ -7,9 +7,14 @@
 #include "cpu/cpu_bodies.h"
 
 namespace bough::cpu {
+namespace {
+
+constexpr int64_t kParallel = 16384;  // elements that take longer than threads take to begin
+
+}  // namespace
 
 void merge(const MergeArgs& a) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (a.rows * a.parts * a.d > kParallel)
   for (int64_t row = 0; row < a.rows; ++row) {
     const float* lse = a.part_lse + row * a.parts;
     const float* part = a.part_o + row * a.parts * a.d;

@@ -7,7 +7,7 @@ namespace bough::cpu {
 
 void embed(const EmbedArgs& args);
 void norm(const NormArgs& args);
-void linear(const LinearArgs& args);
+void linear(std::span<const LinearArgs> products);
 void activation(const ActivationArgs& args);
 void softcap(const SoftcapArgs& args);
 void top(const TopArgs& args);

@@ -1,6 +1,7 @@
 #include "model/forward.h"
 
 #include <algorithm>
+#include <array>
 
 #include "attention/decode.h"
 #include "base/check.h"
@@ -81,33 +82,38 @@ Status Forward::attention(const Batch& batch, int layer, std::span<AttentionStat
 }
 
 void Forward::project(const Batch& batch, const LayerWeights& w) {
-  linear(batch, act_.h, w.q, false, act_.q);
-  linear(batch, act_.h, w.k, false, act_.k, true);
-  linear(batch, act_.h, w.v, false, act_.v, true);
+  linear(batch, act_.h,
+         {{&w.q, &act_.q}, {&w.k, &act_.k, /*add=*/false, /*precise=*/true}, {&w.v, &act_.v, /*add=*/false, /*precise=*/true}});
   norm(act_.q, w.q_norm, false, act_.q);
   norm(act_.k, w.k_norm, false, act_.k);
 }
 
 void Forward::feed_forward(const Batch& batch, const LayerWeights& w) {
-  linear(batch, act_.h, w.gate, false, act_.gate);
-  linear(batch, act_.h, w.up, false, act_.up);
+  linear(batch, act_.h, {{&w.gate, &act_.gate}, {&w.up, &act_.up}});
   bodies_->activation({act_.gate.data(), act_.up.data(), batch.rows() * config_->ffn, act_.gate.data(), config_->activation});
   add_to_x(batch, act_.gate, w.down, w.post_ffn_norm);
 }
 
 void Forward::add_to_x(const Batch& batch, const std::vector<float>& from, const Projection& w, const Tensor& post_norm) {
   const bool direct = post_norm.data == nullptr;
-  linear(batch, from, w, direct, direct ? act_.x : act_.h);
+  linear(batch, from, {{&w, direct ? &act_.x : &act_.h, direct}});
   norm(act_.h, post_norm, true, act_.x);
 }
 
-void Forward::linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y, bool precise) {
-  const int64_t decoding = batch.decode_rows, cols = w.weight.cols, rows = w.weight.rows;
-  const float* bias = w.bias_values();
-  if (decoding > 0) bodies_->linear({x.data(), decoding, w.weight, Phase::decode, add, y.data(), nullptr, bias});
-  if (decoding == batch.rows()) return;
-  bodies_->linear({x.data() + decoding * cols, batch.rows() - decoding, w.weight, Phase::prefill, add, y.data() + decoding * rows,
-                   packed_.get(), bias, precise});
+void Forward::linear(const Batch& batch, const std::vector<float>& x, std::initializer_list<Product> products) {
+  const int64_t decoding = batch.decode_rows;
+  std::array<LinearArgs, 3> args;
+  for (const Phase phase : {Phase::decode, Phase::prefill}) {
+    const int64_t first = phase == Phase::decode ? 0 : decoding, rows = phase == Phase::decode ? decoding : batch.rows() - decoding;
+    if (rows == 0) continue;
+    size_t count = 0;
+    for (const Product& p : products) {
+      const Tensor& w = p.w->weight;
+      args[count++] = {x.data() + first * w.cols, rows,     w, phase, p.add, p.y->data() + first * w.rows, packed_.get(),
+                       p.w->bias_values(),        p.precise};
+    }
+    bodies_->linear(std::span(args).first(count));
+  }
 }
 
 void Forward::norm(const std::vector<float>& x, const Tensor& weight, bool add, std::vector<float>& y) {

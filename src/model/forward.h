@@ -1,6 +1,7 @@
 // Forward: the layer loop. One call is one engine step over a ragged batch.
 #pragma once
 
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -42,8 +43,14 @@ class Forward {
   void project(const Batch& batch, const LayerWeights& w);
   // x += [post_norm] (from W^T + bias).
   void add_to_x(const Batch& batch, const std::vector<float>& from, const Projection& w, const Tensor& post_norm);
-  // y (+)= x W^T + bias for decode rows and prefill rows, each in their own phase.
-  void linear(const Batch& batch, const std::vector<float>& x, const Projection& w, bool add, std::vector<float>& y, bool precise = false);
+  // y (+)= x W^T + bias of each product, for decode rows and prefill rows in their own phase.
+  struct Product {
+    const Projection* w;
+    std::vector<float>* y;
+    bool add = false;
+    bool precise = false;
+  };
+  void linear(const Batch& batch, const std::vector<float>& x, std::initializer_list<Product> products);
   // Rows of the weight's width; does nothing when there is no weight.
   void norm(const std::vector<float>& x, const Tensor& weight, bool add, std::vector<float>& y);
 

@@ -5,8 +5,9 @@
 #include "ref/model_bodies.h"
 
 namespace bough::ref {
+namespace {
 
-void linear(const LinearArgs& a) {
+void multiply(const LinearArgs& a) {
   std::vector<float> row(static_cast<size_t>(a.w.cols));
   for (int64_t n = 0; n < a.w.rows; ++n) {
     const auto id = static_cast<TokenId>(n);
@@ -19,6 +20,12 @@ void linear(const LinearArgs& a) {
       y = a.add ? y + sum : sum;
     }
   }
+}
+
+}  // namespace
+
+void linear(std::span<const LinearArgs> products) {
+  for (const LinearArgs& a : products) multiply(a);
 }
 
 }  // namespace bough::ref

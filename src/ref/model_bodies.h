@@ -7,7 +7,7 @@ namespace bough::ref {
 
 void embed(const EmbedArgs& args);
 void norm(const NormArgs& args);
-void linear(const LinearArgs& args);
+void linear(std::span<const LinearArgs> products);
 void linear_int8(const LinearArgs& args);  // the product in 8 bits, whatever the phase
 void activation(const ActivationArgs& args);
 void softcap(const SoftcapArgs& args);

@@ -1,4 +1,5 @@
-// linear: y = x W^T + bias, or that added to y. A row's result depends on the phase, N and K only, never on the other rows.
+// linear: y = x W^T + bias, or that added to y, for one matrix or several at once. A row's result depends on the phase, N and K only, never
+// on the other rows or matrices.
 #pragma once
 
 #include <cmath>

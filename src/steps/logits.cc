@@ -10,14 +10,14 @@ void run_logits(const ModelBodies& bodies, const LogitsArgs& a) {
   bodies.norm({a.normed, a.norm_weight, a.count, d, a.eps, a.normed});
   const int64_t decoding = std::lower_bound(a.rows, a.rows + a.count, static_cast<int32_t>(a.decode_rows)) - a.rows;
   LinearArgs part{a.normed, decoding, a.output, Phase::decode, false, a.logits, nullptr, a.bias};
-  if (decoding > 0) bodies.linear(part);
+  if (decoding > 0) bodies.linear({&part, 1});
   part.x += decoding * d;
   part.y += decoding * a.output.rows;
   part.rows = a.count - decoding;
   part.phase = Phase::prefill;
   part.packed = a.packed;
   part.precise = true;
-  if (part.rows > 0) bodies.linear(part);
+  if (part.rows > 0) bodies.linear({&part, 1});
   if (a.softcap > 0) bodies.softcap({a.logits, a.count * a.output.rows, a.softcap});
 }
 

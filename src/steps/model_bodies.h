@@ -22,7 +22,8 @@ struct ModelBodies {
   std::string_view name;
   void (*embed)(const EmbedArgs&);
   void (*norm)(const NormArgs&);
-  void (*linear)(const LinearArgs&);
+  // Products of the same rows: all have the first one's x, rows, phase and w.cols, and each its own y.
+  void (*linear)(std::span<const LinearArgs>);
   void (*activation)(const ActivationArgs&);
   void (*softcap)(const SoftcapArgs&);
   void (*top)(const TopArgs&);

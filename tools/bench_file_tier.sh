@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a KV cache costs that lies in its session file: bench_file_tier.sh [TOKENS, 65536 by default] [GB, 0.3] [GB of all memory]. The
 # same text is read and asked about with its cache in memory and with --kv-memory GB; with a third number also in a control group of so
-# much memory (through systemd-run, version 2), where the file's pages too must come and go. Each line has the seconds of reading, of the
+# much memory (made by root under /sys/fs/cgroup, else through systemd-run), where the file's pages too must come and go. Each line has the seconds of reading, of the
 # first answer, and of a second question from the start of the program to its end, with the file in the page cache and without. The
 # answers must be the same.
 set -euo pipefail
@@ -61,8 +61,28 @@ PY
 printf '%-8s %10s %8s %12s %12s %9s %11s\n' cache "reading s" "answer s" "second warm" "second cold" "cache GB" "in memory"
 measure memory --
 measure file -- --kv-memory "$little"
+# A control group of $1 GB: its folder, empty where this user may make none.
+make_group() {
+  local limit parent folder
+  limit=$(python3 -c "print(int($1 * 1e9))")
+  for parent in /sys/fs/cgroup/memory /sys/fs/cgroup; do
+    folder="$parent/bough-bench-$$"
+    mkdir "$folder" 2>/dev/null || continue
+    if { echo "$limit" >"$folder/memory.limit_in_bytes" || echo "$limit" >"$folder/memory.max"; } 2>/dev/null; then
+      echo "$folder"
+      return
+    fi
+    rmdir "$folder"
+  done
+}
 if [[ -n "$group" ]]; then
-  measure group systemd-run --user --scope --quiet -p MemoryMax="${group}G" -p MemorySwapMax=0 -- --kv-memory "$little"
+  folder=$(make_group "$group")
+  if [[ -n "$folder" ]]; then
+    measure group bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$folder" -- --kv-memory "$little"
+    rmdir "$folder"
+  else
+    measure group systemd-run --user --scope --quiet -p MemoryMax="${group}G" -p MemorySwapMax=0 -- --kv-memory "$little"
+  fi
 fi
 for answers in "$temporary"/*.answers; do
   cmp -s "$answers" "$temporary/memory.answers" || fail "the answers differ: $(basename "$answers" .answers) and memory"

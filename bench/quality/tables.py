@@ -104,15 +104,22 @@ LAYERS: dict[str, Plan] = {
     **{f"every key in layers {a} to {b - 1}": fine_in(*range(a, b)) for a, b in GROUPS},
 }
 
+
+def for_rows(keep: tuple[int, int]) -> Plan:
+    """Of rows that select for themselves: means choose keep[0], means keep[1], of which every key is scored."""
+    return stages((64, 0, 1, MEANS), (16, keep[0], 1, MEANS), (8, keep[1], 1, {"piece": 1}))
+
+
 # Whether rows by themselves miss what lies far away: every key for them, and wider lists.
 FAR: dict[str, Plan] = {
     "default": DEFAULT,
     "A, every key": {**A, "own": every_key()},
-    "A, means of 65536, 16384": {
-        **A,
-        "own": stages((64, 0, 1, MEANS), (16, 65536, 1, MEANS), (8, 16384, 1, {"piece": 1})),
+    **{
+        f"A, {a} {b}": {**A, "own": for_rows((a, b))}
+        for a, b in ((65536, 8192), (32768, 16384), (65536, 16384), (131072, 32768))
     },
-    "A of 65536, 16384, default": {**by_means(keep=(65536, 16384)), "own": DEFAULT},
+    "A of 65536 16384, default": {**by_means(keep=(65536, 16384)), "own": DEFAULT},
+    "A of 65536 16384, 65536 16384": {**by_means(keep=(65536, 16384)), "own": for_rows((65536, 16384))},
 }
 
 
@@ -157,7 +164,8 @@ def cells(table: str) -> list[tuple[Way, Task]]:
         tasks += [named(SHORT, 32, 32), named(MIDDLE, 32, 32)]
         return [(way, task) for task in tasks for way in ways]
     if table == "far":
-        return [(Way(name, plan=plan), Task("passkey", n)) for n in (524288, 990000) for name, plan in FAR.items()]
+        tasks = [named(MIDDLE, 32, 64), Task("passkey", 524288), Task("passkey", 990000)]
+        return [(Way(name, plan=plan), task) for task in tasks for name, plan in FAR.items()]
     raise KeyError(table)
 
 

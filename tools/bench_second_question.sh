@@ -11,12 +11,9 @@ tokens="${1:-131072}"
 trials="${2:-3}"
 options=("${@:3}")
 find_bough
-[[ "$tokens" =~ ^[0-9]+$ ]] && ((tokens >= 256)) || fail "TOKENS is $tokens, it must be a number of at least 256"
+[[ "$tokens" =~ ^[0-9]+$ ]] && ((tokens >= 2 * room_to_ask)) || fail "TOKENS is $tokens, it must be a number of at least $((2 * room_to_ask))"
 new_temporary "${TMPDIR:-/tmp}"
-"$root/tools/book.sh" >"$temporary/book.txt"
-held=$("$bough" tokenize --count -f "$temporary/book.txt")
-((tokens <= held)) || fail "$tokens tokens are wanted, the book has $held"
-text_with_key "$tokens" "$temporary/book.txt" >"$temporary/text.txt"
+head_of_book $((tokens - room_to_ask)) | text_with_key >"$temporary/text.txt"
 
 # ask QUESTION: the answer goes to $temporary/answer; seconds from the start to the first byte and to the end, in $seconds.
 ask() {

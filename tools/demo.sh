@@ -13,7 +13,7 @@ mkdir -p "$work"
 # read_and_ask PLAN TOKENS: the answer, in $answer; speed and memory go to the terminal as the program prints them.
 read_and_ask() {
   local file="$work/text-$2.txt"
-  text_with_key "$2" "$work/book.txt" >"$file"
+  "$bough" tokenize --head $(($2 - room_to_ask)) -f "$work/book.txt" | text_with_key >"$file"
   say "plan $1 reads $("$bough" tokenize --count -f "$file") tokens with \"The pass key is $pass_key\" in the middle"
   answer=$("$bough" ask --no-session --raw --plan "$1" --max-tokens 8 "$file" "$pass_key_question")
   answer=${answer//$'\n'/ }

@@ -85,10 +85,11 @@ pass_key=71492
 # The space at the end is a token of its own: SmolLM2 writes numbers digit by digit after it.
 pass_key_question=$'\n\nWhat is the pass key? The pass key is '
 
-# text_with_key TOKENS BOOK: prints the first TOKENS tokens of the file BOOK, less room for a question and its answer, with a sentence
-# that says $pass_key in the middle.
+room_to_ask=128  # tokens for the question and its answer
+
+# text_with_key: the text of stdin, with a sentence that says $pass_key in the middle.
 text_with_key() {
-  "$bough" tokenize --head $(($1 - 128)) -f "$2" | python3 -c '
+  python3 -c '
 import sys
 
 text = sys.stdin.buffer.read().decode(errors="ignore")

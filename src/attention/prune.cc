@@ -167,22 +167,28 @@ void Pruner::find_summaries(const Call& call, const std::vector<uint8_t>& active
 }
 
 // Scores of the active blocks. Those of one row have a search of their own where the stage names one.
+template <typename Args>
+Args Pruner::search_args(const Call& call) const {
+  Args args;
+  args.batch = &call.batch;
+  args.kv = setup_->kv;
+  args.heads = setup_->heads;
+  args.layer = call.layer;
+  args.q = call.q;
+  args.scan = call.plan.scan;
+  args.trained_context = setup_->trained_context;
+  args.rope = &call.rope;
+  return args;
+}
+
 void Pruner::scan(const Call& call, int stage, const Candidates& candidates, int64_t capacity) {
   const LayerPlan& plan = call.plan;
   const StagePlan& s = plan.stages[static_cast<size_t>(stage)];
-  ScanArgs scan;
-  scan.batch = &call.batch;
-  scan.kv = setup_->kv;
-  scan.heads = setup_->heads;
-  scan.layer = call.layer;
-  scan.q = call.q;
+  auto scan = search_args<ScanArgs>(call);
   scan.candidates = candidates;
   scan.query_stride = s.query_stride;
   scan.pool = setup_->plan.pool;
-  scan.scan = plan.scan;
   scan.scan_window = std::max<int64_t>(0, plan.window - plan.stages.front().chunk);
-  scan.trained_context = setup_->trained_context;
-  scan.rope = &call.rope;
   scan.scores = scores_.data();
   scan.score_capacity = capacity;
   const auto run = [&](const StagePlan& own, const std::vector<uint8_t>& active) {
@@ -250,21 +256,13 @@ void Pruner::run_tree(const Call& call) {
   kept.capacity = std::max<int64_t>(1, std::min(plan.tree.k, call.longest) / plan.tree.key_block);
   kept.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept.capacity));
   keys_read_.assign(blocks, 0);
-  TreeArgs tree;
-  tree.batch = &call.batch;
-  tree.kv = setup_->kv;
-  tree.heads = setup_->heads;
-  tree.layer = call.layer;
-  tree.q = call.q;
+  auto tree = search_args<TreeArgs>(call);
   tree.active = renewed_.data();
   tree.w0 = w0_.data();
   tree.sinks = plan.sinks;
   tree.tree = plan.tree;
   tree.list_heads = setup_->list_heads();
-  tree.scan = plan.scan;
   tree.window = plan.window;
-  tree.trained_context = setup_->trained_context;
-  tree.rope = &call.rope;
   tree.start = kept.start.data();
   tree.count = kept.count.data();
   tree.capacity = kept.capacity;

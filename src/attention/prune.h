@@ -92,6 +92,9 @@ class Pruner {
   void summarise(const Call& call, const Candidates& candidates);
   void find_summaries(const Call& call, const std::vector<uint8_t>& active);
   static bool all_fit(const Candidates& candidates, int64_t block, int64_t limit, int64_t keep);
+  // What a ScanArgs and a TreeArgs say alike.
+  template <typename Args>
+  Args search_args(const Call& call) const;
   void scan(const Call& call, int stage, const Candidates& candidates, int64_t capacity);
   void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
   void save_inputs(const Call& call, int stage);

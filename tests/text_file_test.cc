@@ -134,6 +134,18 @@ TEST_F(StoredText, IsFoundBesideItsSessionAndGoesWithIt) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
+// A file that the user has named is a session like others.
+TEST_F(StoredText, NamesMayHaveDots) {
+  keep(tokens());
+  const std::string id = store_.list()->at(0).id;
+  for (const std::string extension : {".session", ".text"}) {
+    std::filesystem::rename(folder_ + "/" + id + extension, folder_ + "/my.book.v1" + extension);
+  }
+  ASSERT_EQ(store_.list()->at(0).id, "my.book.v1");
+  ASSERT_TRUE(store_.remove("my.book.v1").ok());
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
 TEST_F(StoredText, CountsInTheBudget) {
   keep(tokens());
   const Result<std::vector<StoredSession>> with = store_.list();

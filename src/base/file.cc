@@ -191,10 +191,20 @@ class MachineFiles final : public FileSystem {
 
 }  // namespace
 
-Status fetch(const std::byte* at, size_t bytes) {
+namespace {
+
+int advise(const std::byte* at, size_t bytes, int advice) {
   const size_t before = reinterpret_cast<uintptr_t>(at) % static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  return uninterrupted([&] { return madvise(const_cast<std::byte*>(at) - before, before + bytes, advice); });
+}
+
+}  // namespace
+
+void expect_sparse_use(const std::byte* at, size_t bytes) { advise(at, bytes, MADV_RANDOM); }
+
+Status fetch(const std::byte* at, size_t bytes) {
   // A system that does not know the call says EINVAL; there the bytes are read when they are touched.
-  const int done = uninterrupted([&] { return madvise(const_cast<std::byte*>(at) - before, before + bytes, MADV_POPULATE_READ); });
+  const int done = advise(at, bytes, MADV_POPULATE_READ);
   if (done == 0 || errno == EINVAL) return {};
   return {Code::io_error, std::string("the device does not give them back: ") + std::strerror(errno)};
 }

@@ -72,6 +72,9 @@ class FileSystem {
 
 // Brings this part of a view into memory, so that a device's failure is seen here. Errors: io_error.
 Status fetch(const std::byte* at, size_t bytes);
+// From now on what is touched of this part of a view is read without what lies around it. A system may read megabytes ahead, of which a
+// search among keys wants kilobytes, and which drive out of memory what it wants next.
+void expect_sparse_use(const std::byte* at, size_t bytes);
 
 // The machine's own.
 FileSystem& machine_files();

@@ -22,7 +22,9 @@ constexpr int64_t kSpareBytes = int64_t{1} << 28;  // of the device, left to oth
 bool is(std::string_view extension, const FileStatus& file) {
   return file.name.size() > extension.size() && file.name.ends_with(extension);
 }
-std::string id_of(const FileStatus& file) { return file.name.substr(0, file.name.find('.')); }
+std::string id_of(const FileStatus& file, std::string_view extension = kSession) {
+  return file.name.substr(0, file.name.size() - extension.size());
+}
 
 // Eight hexadecimal digits that no other session is likely to have.
 std::string new_id() {
@@ -49,7 +51,7 @@ Result<std::vector<FileStatus>> session_files(FileSystem& files, const std::stri
   BOUGH_ASSIGN_OR_RETURN(std::vector<FileStatus> sessions, files_of(files, folder, kSession));
   BOUGH_ASSIGN_OR_RETURN(const std::vector<FileStatus> texts, files_of(files, folder, kText));
   for (const FileStatus& text : texts) {
-    const auto own = std::find_if(sessions.begin(), sessions.end(), [&](const FileStatus& s) { return id_of(s) == id_of(text); });
+    const auto own = std::find_if(sessions.begin(), sessions.end(), [&](const FileStatus& s) { return id_of(s) == id_of(text, kText); });
     if (own != sessions.end()) own->bytes += text.bytes;
   }
   return sessions;

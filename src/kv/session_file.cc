@@ -52,6 +52,11 @@ Status check_mapped(const std::string& path, const SessionIndex& index, size_t p
   return {Code::corrupt, "'" + path + "' is damaged: " + name + " is not what was written"};
 }
 
+// Pages of one view that have been read in order.
+void searched_from_now_on(std::span<std::byte* const> pages, uint64_t page_bytes) {
+  if (!pages.empty()) expect_sparse_use(pages.front(), static_cast<size_t>(pages.back() - pages.front()) + page_bytes);
+}
+
 // An empty file at `path` as open_locked gives it. What a killed process has left there is replaced, not cut: its pages may be in use.
 Result<std::unique_ptr<File>> open_empty(FileSystem& files, const std::string& path) {
   BOUGH_ASSIGN_OR_RETURN(std::unique_ptr<File> file, open_locked(files, path));
@@ -106,6 +111,7 @@ Status SessionReader::check_pages(std::span<std::byte* const> pages, size_t* who
     }
   }
   if (whole != nullptr) *whole = static_cast<size_t>(first_bad.load());
+  searched_from_now_on(pages, index_.header.page_bytes);
   if (first_bad == count || !error.ok()) return error;
   return {Code::out_of_memory, "no memory to read '" + path_ + "'"};
 }
@@ -186,6 +192,7 @@ Result<MappedPages> SessionWriter::map_pages(size_t first, size_t count) const {
   for (size_t i = 0; i < count && first + i < found_; ++i) {
     BOUGH_RETURN_IF_ERROR(check_mapped(path_, index_, first + i, mapped.pages[i]));
   }
+  searched_from_now_on(mapped.pages, index_.header.page_bytes);
   return mapped;
 }
 

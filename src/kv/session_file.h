@@ -70,8 +70,9 @@ class SessionReader {
   // `count` pages from `first` on, used where they lie in the file: File::map says for how long and what must not happen to the file.
   // REQUIRES: first + count <= pages of the index. Errors: those of File::map.
   Result<MappedPages> map_pages(size_t first, size_t count) const;
-  // Reads the first pages, which map_pages gave, and checks that they are what was written, with OpenMP's threads. `whole`, unless
-  // null, gets the number of pages before the first one that fails. Errors: io_error; corrupt, naming the first page that is another.
+  // Reads the first pages, which one call of map_pages gave, and checks that they are what was written, with OpenMP's threads. `whole`,
+  // unless null, gets the number of pages before the first one that fails. Errors: io_error; corrupt, naming the first page that is
+  // another.
   Status check_pages(std::span<std::byte* const> pages, size_t* whole = nullptr) const;
   Status touch() { return file_->touch(); }
 

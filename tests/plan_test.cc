@@ -31,8 +31,8 @@ std::string changed(std::string_view from, std::string_view to) {
 
 std::string three_k(const std::string& refresh) {
   return R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":256,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
-         R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0},)"
-         R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0}],)"
+         R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0,"row_keep":0},)"
+         R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0,"row_keep":0}],)"
          R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
          R"("lists":"layer","pool":"mean","refresh":)" +
          refresh + R"(,"tail":64,"dense_below":0,"layers":[]})";
@@ -41,22 +41,22 @@ std::string three_k(const std::string& refresh) {
 const std::vector<std::pair<std::string, std::string>> kPresetJson = {
     {"default",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
-     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0,"row_piece":8},)"
-     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":1,"piece":0,"row_piece":1}],)"
+     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0,"row_piece":8,"row_keep":0},)"
+     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":1,"piece":0,"row_piece":1,"row_keep":0}],)"
      R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"descent",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
-     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0},)"
-     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0}],)"
+     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0,"row_keep":0},)"
+     R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0,"row_keep":0}],)"
      R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"3k", three_k("[16,8,4]")},
     {"3k-fast", three_k("[32,16,8]")},
     {"3k-flash", three_k("[96,24,8]")},
     {"5k", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
-           R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0},)"
-           R"({"chunk":16,"keep":16384,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0}],)"
+           R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0,"row_keep":0},)"
+           R"({"chunk":16,"keep":16384,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0,"row_keep":0}],)"
            R"("k":4096,"tree":null,"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
            R"("refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"hip", R"({"mode":"hip","sinks":64,"window":256,"stages":[],"k":0,"tree":{"k":512,"query_block":64,"query_stride":2,"key_block":2,)"
@@ -220,8 +220,9 @@ TEST(PlanRules, Stages) {
               HasSubstr("stages[0].piece is 8, must be 0 where a stage has rounds"));
   EXPECT_THAT(plan_error(changed("\"row_piece\":8", "\"row_piece\":32")),
               HasSubstr("stages[1].row_piece is 32, must be 0 or a divisor of the chunk 16"));
-  EXPECT_THAT(plan_error(R"({"stages":[{"chunk":64,"row_piece":8}],"refresh":[4]})"),
+  EXPECT_THAT(plan_error(R"({"stages":[{"chunk":64,"row_piece":8,"row_keep":0}],"refresh":[4]})"),
               HasSubstr("stages[0].row_piece is 8, must be 0: one summary serves the first stage of all query blocks"));
+  EXPECT_THAT(plan_error(R"({"stages":[{"chunk":64,"row_keep":8192}],"refresh":[4]})"), HasSubstr("stages[0].row_keep is 8192, must be 0"));
   EXPECT_THAT(plan_error(R"({"stages":[]})"), HasSubstr("the number of stages is 0, must be from 1 to 4"));
   EXPECT_THAT(plan_error(R"({"stages":[{"chunk":8},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{"chunk":8,"keep":8192},{}]})"),
               HasSubstr("stages has 5 entries, must have at most 4"));
@@ -236,6 +237,23 @@ TEST(PlanRules, Keeps) {
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":65536")),
               HasSubstr("stages[2].keep is 65536, must be at most the previous keep 32768"));
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":1024")), HasSubstr("stages[2].keep is 1024, must be at least k 2048"));
+  const auto rows = [](const std::string& middle, const std::string& last) {
+    return R"({"stages":[{"chunk":64},{"chunk":16,"keep":32768,"row_keep":)" + middle + R"(},{"chunk":8,"keep":8192,"row_keep":)" + last +
+           "}]}";
+  };
+  EXPECT_TRUE(parse_plan(rows("65536", "16384")).ok());
+  EXPECT_TRUE(parse_plan(rows("0", "32768")).ok());
+  EXPECT_TRUE(parse_plan(rows("8192", "0")).ok());
+  EXPECT_THAT(
+      plan_error(rows("0", "32784")),
+      HasSubstr(
+          "stages[2].row_keep is 32784, so single rows pass on 32784 tokens, must be at most the 32768 that entered the stage before"));
+  EXPECT_THAT(
+      plan_error(rows("4096", "0")),
+      HasSubstr("stages[2].row_keep is 0, so single rows pass on 8192 tokens, must be at most the 4096 that entered the stage before"));
+  EXPECT_THAT(plan_error(rows("65568", "0")), HasSubstr("stages[1].row_keep is 65568, must be a multiple of the previous chunk 64"));
+  EXPECT_THAT(plan_error(rows("0", "1024")), HasSubstr("stages[2].row_keep is 1024, must be at least k 2048"));
+  EXPECT_THAT(plan_error(rows("0", "-16")), HasSubstr("stages[2].row_keep is -16, must be an integer from 0 to"));
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":2048")), HasSubstr("stages[2].keep is 2048, must be at least first.k 4096"));
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":0")), HasSubstr("stages[2].keep is 0, must be from 1"));
 }

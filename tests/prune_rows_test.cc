@@ -1,4 +1,5 @@
-// Rows that select for themselves, decode and a prompt's tail, where a stage names pieces of their own (StagePlan::row_piece).
+// Rows that select for themselves, decode and a prompt's tail, where a stage names pieces of their own (StagePlan::row_piece) or tokens
+// of their own (StagePlan::row_keep).
 #include <gtest/gtest.h>
 
 #include <string>
@@ -10,8 +11,8 @@
 namespace bough {
 namespace {
 
-AttentionPlan plan_of(const std::string& stages) {
-  return *parse_plan(R"({"sinks":64,"window":128,"k":64,"first":null,"refresh":[8,4],"tail":6,"stages":)" + stages + "}");
+AttentionPlan plan_of(const std::string& stages, const std::string& refresh = "[8,4]") {
+  return *parse_plan(R"({"sinks":64,"window":128,"k":64,"first":null,"tail":6,"refresh":)" + refresh + R"(,"stages":)" + stages + "}");
 }
 
 // Chunks that each block keeps, and behind them its number of rows.
@@ -62,11 +63,41 @@ TEST(RowsByThemselves, SearchByTheirOwnPieces) {
   }
 }
 
+TEST(RowsByThemselves, KeepAsManyTokensAsTheyAreTold) {
+  struct Keeps {
+    std::string middle, last;
+  };
+  for (const DType type : {DType::f32, DType::i8}) {
+    const auto lists = [&](const Keeps& keep, const Keeps& of_rows) {
+      return lists_of(plan_of(R"([{"chunk":32,"query_stride":16,"piece":8},{"chunk":16,"rounds":1,"keep":)" + keep.middle +
+                                  R"(,"row_keep":)" + of_rows.middle + R"(},{"chunk":8,"rounds":1,"row_piece":1,"keep":)" + keep.last +
+                                  R"(,"row_keep":)" + of_rows.last + "}]",
+                              "[8,4,4]"),
+                      type);
+    };
+    const Keeps common{"512", "256"}, none{"0", "0"};
+    const auto blocks = lists(common, none);
+    for (const Keeps& own : {Keeps{"768", "512"}, {"512", "384"}, {"256", "128"}}) {
+      const auto alone = lists(own, none), both = lists(common, own);
+      size_t differ = 0;
+      for (size_t b = 0; b < both.size(); ++b) {
+        const bool single = both[b].back() == 1;
+        EXPECT_EQ(both[b], single ? alone[b] : blocks[b]) << "block " << b << ", " << own.middle << " and " << own.last << " tokens";
+        differ += alone[b] != blocks[b] ? 1 : 0;
+      }
+      EXPECT_GT(differ, 0u) << own.middle << " and " << own.last << " tokens";
+    }
+  }
+}
+
 TEST(RowsByThemselves, AreCountedAsTheySearch) {
   int64_t rounds = 0, both = 0;
   lists_of(plan_of(R"([{"chunk":32},{"chunk":8,"keep":512,"rounds":1}])"), DType::f32, &rounds);
   lists_of(plan_of(R"([{"chunk":32},{"chunk":8,"keep":512,"rounds":1,"row_piece":1}])"), DType::f32, &both);
   const test::CaseShape shape;
+  int64_t longer = 0;
+  lists_of(plan_of(R"([{"chunk":32},{"chunk":8,"keep":512,"rounds":1,"row_keep":640}])"), DType::f32, &longer);
+  EXPECT_EQ(longer - rounds, int64_t{7} * (128 / 8) * 2 * test::CaseShape().kv_heads) << "7 rows score 16 chunks more by two keys";
   EXPECT_EQ(both - rounds, int64_t{7} * (512 / 8) * (8 - 2) * shape.kv_heads) << "7 rows score every key of 64 chunks in place of two";
 }
 

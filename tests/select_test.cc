@@ -24,7 +24,9 @@ struct Problem {
   int64_t sinks = 64;
   int chunk = 8;
   int64_t keep = 0;
+  int64_t row_keep = 0;
 
+  int64_t room() const { return std::max(keep, row_keep) + 1; }
   int64_t candidate(int64_t block, int head, int64_t j) const {
     return start.empty() ? sinks + j * chunk : start[static_cast<size_t>((block * list_heads + head) * capacity + j)];
   }
@@ -32,13 +34,13 @@ struct Problem {
 };
 
 struct Selected {
-  std::vector<int32_t> start;  // [nb, lh, keep + 1], unused slots -9
+  std::vector<int32_t> start;  // [nb, lh, room], unused slots -9
   std::vector<int32_t> count;
 };
 
 Selected select(const std::string& body, const Problem& p) {
   const auto blocks = static_cast<int64_t>(p.batch.blocks.size());
-  Selected out{std::vector<int32_t>(static_cast<size_t>(blocks * p.list_heads * (p.keep + 1)), -9),
+  Selected out{std::vector<int32_t>(static_cast<size_t>(blocks * p.list_heads * p.room()), -9),
                std::vector<int32_t>(p.batch.blocks.size(), -9)};
   SelectArgs args;
   args.batch = &p.batch;
@@ -49,9 +51,10 @@ Selected select(const std::string& body, const Problem& p) {
   args.kv_heads = p.kv_heads;
   args.limit = p.limit.empty() ? nullptr : p.limit.data();
   args.keep = p.keep;
+  args.row_keep = p.row_keep;
   args.start = out.start.data();
   args.count = out.count.data();
-  args.capacity = p.keep + 1;
+  args.capacity = p.room();
   test::body_named(body).select(args);
   return out;
 }
@@ -61,7 +64,7 @@ Selected by_definition(const Problem& p) {
   Selected out;
   for (int64_t b = 0; b < static_cast<int64_t>(p.batch.blocks.size()); ++b) {
     std::vector<std::vector<std::pair<float, int64_t>>> lists;  // (-score, start)
-    int64_t count = p.keep;
+    int64_t count = p.batch.blocks[static_cast<size_t>(b)].rows == 1 ? p.row_keep : p.keep;
     for (int lh = 0; lh < p.list_heads; ++lh) {
       std::vector<std::pair<float, int64_t>> list;
       for (int64_t j = 0; j < p.count[static_cast<size_t>(b)]; ++j) {
@@ -83,7 +86,7 @@ Selected by_definition(const Problem& p) {
           kept.push_back(static_cast<int32_t>(x.second));
       }
       std::sort(kept.begin(), kept.end());
-      kept.resize(static_cast<size_t>(p.keep + 1), -9);
+      kept.resize(static_cast<size_t>(p.room()), -9);
       out.start.insert(out.start.end(), kept.begin(), kept.end());
     }
   }
@@ -95,7 +98,7 @@ Problem random_problem(uint64_t seed, std::vector<int32_t> counts, int list_head
   Problem p;
   p.list_heads = list_heads;
   p.kv_heads = kv_heads;
-  p.keep = keep;
+  p.keep = p.row_keep = keep;
   p.count = std::move(counts);
   p.capacity = *std::max_element(p.count.begin(), p.count.end()) + 1;
   p.batch.blocks.resize(p.count.size());
@@ -190,6 +193,17 @@ TEST_P(SelectTest, ABlockThatWasNotScoredKeepsAllInOrder) {
   const Selected got = select(GetParam(), p);
   EXPECT_EQ(got.count, (std::vector<int32_t>{5, 8}));
   EXPECT_EQ(std::vector<int32_t>(got.start.begin(), got.start.begin() + 9), (std::vector<int32_t>{64, 72, 80, 88, 96, -9, -9, -9, -9}));
+}
+
+TEST_P(SelectTest, BlocksOfOneRowKeepAsManyAsTheyAreTold) {
+  for (const int64_t row_keep : {0, 3, 40, 500}) {
+    Problem p = random_problem(8, {300, 299, 30, 2}, 3, 3, 25, 10);
+    p.row_keep = row_keep;
+    p.batch.blocks[0].rows = p.batch.blocks[2].rows = p.batch.blocks[3].rows = 1;
+    p.batch.blocks[1].rows = 2;
+    expect_exact(p);
+    EXPECT_EQ(select(GetParam(), p).count[1], 25);
+  }
 }
 
 TEST_P(SelectTest, SameListsForEveryNumberOfThreads) {

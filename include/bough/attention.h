@@ -51,11 +51,13 @@ struct StagePlan {
   int rounds = 0;        // rounds of a chunk's descent, two keys each; 0: all, log2(chunk) + 1, which is the most
   int piece = 0;         // n > 0: no descent; a chunk is scored by the means of its runs of n keys, 1: by every key. Divides chunk
   int row_piece = 0;     // n > 0: in place of rounds or piece for query blocks of one row (decode, a prompt's tail); 0 in the first stage
+  int64_t row_keep = 0;  // n > 0: in place of keep for the same blocks; 0 in the first stage
 
-  // As a query block of so many rows runs it: row_piece is resolved.
+  // As a query block of so many rows runs it: row_piece and row_keep are resolved.
   StagePlan of_block(int rows) const {
-    const bool own = rows == 1 && row_piece > 0;
-    return {chunk, keep, query_block, query_stride, own ? 0 : rounds, own ? row_piece : piece, 0};
+    const bool pieces = rows == 1 && row_piece > 0;
+    const int64_t entering = rows == 1 && row_keep > 0 ? row_keep : keep;
+    return {chunk, entering, query_block, query_stride, pieces ? 0 : rounds, pieces ? row_piece : piece, 0, 0};
   }
 
   // Never 0.
@@ -122,6 +124,8 @@ struct LayerPlan {
   // Grain of w0 and of the selection: the last stage's chunk, the tree's key block, otherwise 8.
   int last_chunk() const { return mode == Mode::hip ? tree.key_block : stages.empty() ? 8 : stages.back().chunk; }
   int last_refresh() const { return refresh.empty() ? 1 : refresh.back(); }
+  // Tokens that survive a stage in a query block of so many rows: what enters the next one, or k.
+  int64_t kept_after(size_t stage, int rows) const { return stage + 1 < stages.size() ? stages[stage + 1].of_block(rows).keep : k; }
   // The most keys that one query can see at once: sinks + window + k + 64 (the largest query block; a longer last chunk takes its
   // place, since the window starts at a multiple of it) + the last refresh interval. 0 for dense.
   int64_t context_tokens() const;
@@ -167,7 +171,7 @@ std::vector<std::string> preset_names();
 // `spec` is a preset's name, a JSON object (first character '{') or the path of a file that holds one. The result is validated.
 // Fields that are left out: as in the preset of the same mode (default, hip, streaming or dense; mode itself: stages), inside `first`
 // as in `default`, inside `tree` as in `hip`. An entry of `stages` has to name chunk and, after the first, keep; query_block is 64,
-// query_stride 1, rounds, piece and row_piece 0 unless given. An entry of `layers` has to name its layers.
+// query_stride 1, rounds, piece, row_piece and row_keep 0 unless given. An entry of `layers` has to name its layers.
 // The configuration format of InfiniteHiP's authors (mask_refresh_interval, dense_layers, ...) is read too, where it asks for nothing
 // that cannot be honoured.
 // A text is at most 64 KiB and 16 levels deep; unknown and repeated keys are errors.

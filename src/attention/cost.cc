@@ -27,7 +27,7 @@ std::vector<double> scored_keys(const LayerPlan& l, int rows, int64_t w0) {
   for (size_t i = 0; i < l.stages.size(); ++i) {
     const StagePlan s = l.stages[i].of_block(rows);
     if (i > 0) left *= l.stages[i - 1].chunk / s.chunk;
-    const int64_t keep = (i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / s.chunk;
+    const int64_t keep = l.kept_after(i, rows) / s.chunk;
     keys.push_back(left > keep ? static_cast<double>(left) * s.probes() : 0);
     left = std::min(left, keep);
   }

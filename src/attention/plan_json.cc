@@ -29,7 +29,7 @@ using plan::read_name;
 using Path = const std::string&;
 
 Status read_stage(const Json& value, Path path, bool is_first, StagePlan& stage) {
-  static constexpr std::array<Field<StagePlan>, 7> fields = {{
+  static constexpr std::array<Field<StagePlan>, 8> fields = {{
       {"chunk", [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 1, plan::kMaxChunk, &s.chunk); }},
       {"keep", [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 0, plan::kMaxTokens, &s.keep); }},
       {"query_block", [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 1, plan::kMaxQueryBlock, &s.query_block); }},
@@ -38,6 +38,7 @@ Status read_stage(const Json& value, Path path, bool is_first, StagePlan& stage)
        [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 0, std::bit_width(unsigned{plan::kMaxChunk}), &s.rounds); }},
       {"piece", [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 0, plan::kMaxChunk, &s.piece); }},
       {"row_piece", [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 0, plan::kMaxChunk, &s.row_piece); }},
+      {"row_keep", [](const Json& v, Path at, StagePlan& s) { return read_integer(v, at, 0, plan::kMaxTokens, &s.row_keep); }},
   }};
   BOUGH_RETURN_IF_ERROR(check_type(value, Json::value_t::object, path));
   BOUGH_RETURN_IF_ERROR(read_fields(value, fields, path + ".", stage));

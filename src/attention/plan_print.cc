@@ -78,6 +78,7 @@ JsonText stages_text(const std::vector<StagePlan>& stages) {
     stage.field("rounds", stages[i].rounds);
     stage.field("piece", stages[i].piece);
     if (i > 0) stage.field("row_piece", stages[i].row_piece);
+    if (i > 0) stage.field("row_keep", stages[i].row_keep);
     list.raw(stage.str());
   }
   return list;

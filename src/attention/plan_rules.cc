@@ -187,8 +187,24 @@ Status check_shapes(const LayerPlan& l, int query_block, const std::string& pref
   return {};
 }
 
+// What single rows keep follows the rules of keep: among themselves the stages pass on no more than entered them.
+Status check_row_keep(const LayerPlan& l, size_t i, const std::string& prefix, std::string_view k_name) {
+  const std::string field = prefix + at("stages", i, "row_keep");
+  const int64_t keep = l.stages[i].of_block(1).keep, before = l.stages[i - 1].of_block(1).keep;
+  if (l.stages[i].row_keep != 0) {
+    BOUGH_RETURN_IF_ERROR(check_range(field, keep, 0, plan::kMaxTokens));
+    BOUGH_RETURN_IF_ERROR(check_multiple(field, keep, l.stages[i - 1].chunk, "the previous chunk"));
+    BOUGH_RETURN_IF_ERROR(check_at_least(field, keep, l.k, k_name));
+  }
+  if (i == 1 || keep <= before) return {};
+  return invalid(field + " is " + std::to_string(l.stages[i].row_keep) + ", so single rows pass on " + std::to_string(keep) +
+                 " tokens, must be at most the " + std::to_string(before) + " that entered the stage before");
+}
+
 Status check_keeps(const LayerPlan& l, const std::string& prefix, std::string_view k_name) {
-  if (l.stages[0].keep != 0) return violated(prefix + "stages[0].keep", l.stages[0].keep, "0: all tokens enter the first stage");
+  for (const auto& [name, keep] : {std::pair{"keep", l.stages[0].keep}, {"row_keep", l.stages[0].row_keep}}) {
+    if (keep != 0) return violated(prefix + at("stages", 0, name), keep, "0: all tokens enter the first stage");
+  }
   for (size_t i = 1; i < l.stages.size(); ++i) {
     const std::string field = prefix + at("stages", i, "keep");
     const int64_t keep = l.stages[i].keep;
@@ -196,6 +212,7 @@ Status check_keeps(const LayerPlan& l, const std::string& prefix, std::string_vi
     BOUGH_RETURN_IF_ERROR(check_multiple(field, keep, l.stages[i - 1].chunk, "the previous chunk"));
     if (i > 1) BOUGH_RETURN_IF_ERROR(check_at_most(field, keep, l.stages[i - 1].keep, "the previous keep"));
     BOUGH_RETURN_IF_ERROR(check_at_least(field, keep, l.k, k_name));
+    BOUGH_RETURN_IF_ERROR(check_row_keep(l, i, prefix, k_name));
   }
   return {};
 }

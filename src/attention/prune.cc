@@ -49,15 +49,14 @@ int64_t AttentionSetup::positions_of(const LayerPlan& l, int64_t length) const {
 int64_t Pruner::capacity_of(const Call& call, int stage) {
   const StagePlan& s = call.plan.stages[static_cast<size_t>(stage)];
   const int64_t first_chunk = call.plan.stages.front().chunk;
-  return (std::min(s.keep + call.plan.refresh.front(), call.longest) + first_chunk) / s.chunk + 2;
+  return (std::min(std::max(s.keep, s.row_keep) + call.plan.refresh.front(), call.longest) + first_chunk) / s.chunk + 2;
 }
 
-// Chunks that survive a stage.
-int64_t Pruner::keep_after(const Call& call, int stage) {
+// Chunks that survive a stage in a block of so many rows.
+int64_t Pruner::keep_after(const Call& call, int stage, int rows) {
   const LayerPlan& plan = call.plan;
   const auto i = static_cast<size_t>(stage);
-  const int64_t tokens = i + 1 < plan.stages.size() ? plan.stages[i + 1].keep : plan.k;
-  return std::min(tokens, call.longest + plan.stages.front().chunk) / plan.stages[i].chunk;
+  return std::min(plan.kept_after(i, rows), call.longest + plan.stages.front().chunk) / plan.stages[i].chunk;
 }
 
 // w0 of every block and the first stage that it runs.
@@ -211,19 +210,21 @@ void Pruner::scan(const Call& call, int stage, const Candidates& candidates, int
 }
 
 // Scores the blocks whose candidates do not all fit, and keeps the best of each list.
-void Pruner::score(const Call& call, int stage, const Candidates& candidates, int64_t keep) {
+void Pruner::score(const Call& call, int stage, const Candidates& candidates) {
   const LayerPlan& plan = call.plan;
+  const int64_t keep = keep_after(call, stage, 2), row_keep = keep_after(call, stage, 1);
   const bool last = static_cast<size_t>(stage) + 1 == plan.stages.size();
   const size_t blocks = call.batch.blocks.size();
   active_.assign(blocks, 0);
   int64_t most = 0;
   for (size_t b = 0; b < blocks; ++b) {
     if (first_[b] > stage) continue;
-    if (all_fit(candidates, static_cast<int64_t>(b), last ? w0_[b] : INT64_MAX, keep)) continue;
+    const int rows = call.batch.blocks[b].rows;
+    if (all_fit(candidates, static_cast<int64_t>(b), last ? w0_[b] : INT64_MAX, rows == 1 ? row_keep : keep)) continue;
     active_[b] = 1;
     most = std::max<int64_t>(most, candidates.count[b]);
     chunks_scored_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads;
-    const StagePlan own = plan.stages[static_cast<size_t>(stage)].of_block(call.batch.blocks[b].rows);
+    const StagePlan own = plan.stages[static_cast<size_t>(stage)].of_block(rows);
     keys_touched_ += static_cast<int64_t>(candidates.count[b]) * setup_->kv.kv_heads * own.probes();
   }
   scores_.resize(blocks * static_cast<size_t>(setup_->kv.kv_heads) * static_cast<size_t>(most));
@@ -232,7 +233,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
     scan(call, stage, candidates, most);
   }
   Lists& kept = kept_[static_cast<size_t>(stage)];
-  kept.capacity = std::max<int64_t>(keep, 1);
+  kept.capacity = std::max({keep, row_keep, int64_t{1}});
   kept.start.resize(blocks * static_cast<size_t>(setup_->list_heads()) * static_cast<size_t>(kept.capacity));
   SelectArgs select;
   select.batch = &call.batch;
@@ -243,6 +244,7 @@ void Pruner::score(const Call& call, int stage, const Candidates& candidates, in
   select.kv_heads = setup_->kv.kv_heads;
   select.limit = last ? w0_.data() : nullptr;
   select.keep = keep;
+  select.row_keep = row_keep;
   select.start = kept.start.data();
   select.count = kept.count.data();
   select.capacity = kept.capacity;
@@ -312,7 +314,7 @@ void Pruner::run_stage(const Call& call, int stage) {
     candidates.capacity = inputs_.capacity;
   }
   candidates.count = inputs_.count.data();
-  score(call, stage, candidates, keep_after(call, stage));
+  score(call, stage, candidates);
 }
 
 void Pruner::save_selected(const Call& call) {

@@ -96,12 +96,12 @@ class Pruner {
   template <typename Args>
   Args search_args(const Call& call) const;
   void scan(const Call& call, int stage, const Candidates& candidates, int64_t capacity);
-  void score(const Call& call, int stage, const Candidates& candidates, int64_t keep);
+  void score(const Call& call, int stage, const Candidates& candidates);
   void save_inputs(const Call& call, int stage);
   void save_selected(const Call& call);
   Lists& kept_last(const Call& call) { return kept_[std::max<size_t>(1, call.plan.stages.size()) - 1]; }
   static int64_t capacity_of(const Call& call, int stage);
-  static int64_t keep_after(const Call& call, int stage);
+  static int64_t keep_after(const Call& call, int stage, int rows);
 
   const AttentionSetup* setup_;
   std::vector<int64_t> w0_;         // [nb]

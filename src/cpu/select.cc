@@ -56,7 +56,7 @@ void select(const SelectArgs& a) {
     const int64_t b = list / list_heads;
     auto* chunks = reinterpret_cast<Chunk*>(scratch.mine());
     const int64_t n = gather(a, b, static_cast<int>(list % list_heads), chunks);
-    const int64_t keep = std::min(fewest(a, b), a.keep);
+    const int64_t keep = std::min(fewest(a, b), a.keep_of(b));
     if (keep < n) {
       std::nth_element(chunks, chunks + keep, chunks + n, better);
       std::sort(chunks, chunks + keep, [](const Chunk& x, const Chunk& y) { return x.start < y.start; });

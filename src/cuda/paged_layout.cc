@@ -95,7 +95,7 @@ int64_t Layout::blocks(int64_t rows, int64_t sequences) const { return rows / 64
 int32_t Layout::candidates(int stage, int64_t length) const {
   const Stages& s = problem.stages;
   if (stage == 0) return static_cast<int32_t>(std::max<int64_t>(1, (length - problem.sinks + s.chunk[0] - 1) / s.chunk[0] + 1));
-  return s.keep[stage - 1] * (s.chunk[stage - 1] / s.chunk[stage]) + (added + s.chunk[0]) / s.chunk[stage] + 2;
+  return s.most_kept(stage - 1) * (s.chunk[stage - 1] / s.chunk[stage]) + (added + s.chunk[0]) / s.chunk[stage] + 2;
 }
 
 void Layout::carve_lists(Carver& carver, int64_t owners, Lists& lists) const {
@@ -104,7 +104,7 @@ void Layout::carve_lists(Carver& carver, int64_t owners, Lists& lists) const {
     lists.meta[0] = carver.take<Meta>(owners);
   }
   for (int i = 1; i <= problem.stages.count; ++i) {
-    lists.capacity[i] = problem.stages.keep[i - 1];
+    lists.capacity[i] = problem.stages.most_kept(i - 1);
     lists.start[i] = carver.take<int32_t>(owners * problem.list_heads * lists.capacity[i]);
     lists.meta[i] = carver.take<Meta>(owners);
   }
@@ -180,7 +180,7 @@ void place_tree(const LayerPlan& l, Problem& p) {
   p.stages.chunk[0] = l.tree.key_block;
   p.stages.shift[0] = std::countr_zero(static_cast<unsigned>(l.tree.key_block));
   p.stages.stride[0] = l.tree.query_stride;
-  p.stages.keep[0] = p.tree.branches;
+  p.stages.keep[0] = p.stages.row_keep[0] = p.tree.branches;
 }
 
 void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
@@ -209,7 +209,8 @@ void place_layer(const LayerPlan& l, const AttentionPlan& plan, Problem& p) {
     p.stages.row_piece[i] = l.stages[i].row_piece;
     p.stages.piece_shift[i] = l.stages[i].piece > 0 ? std::countr_zero(static_cast<unsigned>(l.stages[i].piece)) : 0;
     p.stages.stride[i] = l.stages[i].query_stride;
-    p.stages.keep[i] = static_cast<int32_t>((i + 1 < l.stages.size() ? l.stages[i + 1].keep : l.k) / l.stages[i].chunk);
+    p.stages.keep[i] = static_cast<int32_t>(l.kept_after(i, 2) / l.stages[i].chunk);
+    p.stages.row_keep[i] = static_cast<int32_t>(l.kept_after(i, 1) / l.stages[i].chunk);
   }
 }
 

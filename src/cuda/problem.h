@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "bough/attention.h"
 #include "bough/paged_attention.h"
 #include "steps/rope.h"
@@ -72,6 +73,10 @@ struct Stages {
   int32_t row_piece[kMaxStages] = {};  // n > 0: in place of rounds or piece for blocks of one row
   int32_t stride[kMaxStages] = {};     // query rows a pooling group
   int32_t keep[kMaxStages] = {};       // chunks that survive each stage
+  int32_t row_keep[kMaxStages] = {};   // the same in blocks of one row
+
+  BOUGH_HD int32_t keep_of(int stage, int rows) const { return rows == 1 ? row_keep[stage] : keep[stage]; }
+  BOUGH_HD int32_t most_kept(int stage) const { return keep[stage] < row_keep[stage] ? row_keep[stage] : keep[stage]; }
 };
 
 // A tree search in place of stages: its key block is the chunk of the one stage that there is, its selection what that stage keeps.

@@ -288,7 +288,7 @@ __global__ void __launch_bounds__(kRowThreads, TILES > 1 || TURN || D > 128 ? 1
   if (b.rows != 1 || b.renewal != Renewal::search || b.first > stage) return;
   const StageView view = stage_view(p, b, owner_of(p, blockIdx.y), stage, head);
   const int count = view.count(), from = blockIdx.x * shape.candidates();
-  if (count <= p.stages.keep[stage] || from >= count) return;
+  if (count <= p.stages.row_keep[stage] || from >= count) return;
   const auto* positions = reinterpret_cast<const ScanPositions*>(shared_positions);
   if constexpr (TURN) {
     if (lane == 0 && warp == 0) {

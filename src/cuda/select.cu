@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(THREADS) select_kernel(Problem p, int stage) {
   const int owner = owner_of(p, block);
   const StageView view = stage_view(p, b, owner, stage, head);
   const bool last = stage + 1 == p.stages.count;
-  const int count = view.count(), keep = p.stages.keep[stage];
+  const int count = view.count(), keep = p.stages.keep_of(stage, b.rows);
   if (t == 0) {
     own = last ? view.below(b.w0) : count;
     chosen = min(keep, last && p.list_heads > 1 ? least_below(p, b, owner, stage, b.w0) : own);

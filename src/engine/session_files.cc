@@ -17,12 +17,14 @@ constexpr size_t kLabelTokens = 64;
 std::string reading_plan(AttentionPlan plan) {
   plan.refresh.clear();
   plan.tail = 0;
-  for (StagePlan& stage : plan.stages) stage.row_piece = 0;
+  const auto clear_rows = [](std::vector<StagePlan>& stages) {
+    for (StagePlan& stage : stages) stage.row_piece = 0, stage.row_keep = 0;
+  };
+  clear_rows(plan.stages);
   if (plan.tree) plan.tree->refresh = 0;
   for (LayerOverride& layer : plan.layers) {
     if (layer.tree) layer.tree->refresh = 0;
-    if (!layer.stages) continue;
-    for (StagePlan& stage : *layer.stages) stage.row_piece = 0;
+    if (layer.stages) clear_rows(*layer.stages);
   }
   return plan_json(plan);
 }

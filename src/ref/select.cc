@@ -27,7 +27,7 @@ void select(const SelectArgs& a) {
   const int list_heads = a.candidates.list_heads;
   for (size_t block = 0; block < a.batch->blocks.size(); ++block) {
     const auto b = static_cast<int64_t>(block);
-    const int64_t count = std::min(a.keep, fewest(a, b));
+    const int64_t count = std::min(a.keep_of(b), fewest(a, b));
     for (int lh = 0; lh < list_heads; ++lh) {
       struct Chunk {
         int64_t start;

@@ -14,10 +14,13 @@ struct SelectArgs {
   int64_t score_capacity = 0;
   int kv_heads = 0;
   const int64_t* limit = nullptr;  // [nb] or null: candidates with start >= limit are dropped first and take no slot
-  int64_t keep = 0;                // chunks
+  int64_t keep = 0;                // chunks, of blocks of several rows
+  int64_t row_keep = 0;            // chunks, of blocks of one row
   int32_t* start = nullptr;        // [nb, lh, capacity] out, ascending
   int32_t* count = nullptr;        // [nb] out
-  int64_t capacity = 0;            // at least keep
+  int64_t capacity = 0;            // at least keep and row_keep
+
+  int64_t keep_of(int64_t block) const { return batch->blocks[static_cast<size_t>(block)].rows == 1 ? row_keep : keep; }
 };
 
 }  // namespace bough

@@ -50,10 +50,11 @@ std::vector<PagedSpec> small_specs() {
       }
       if (spec.shape.page_tokens == 8) {
         specs.push_back(spec);
-        specs.back().plan = stages_plan(0, 32,
-                                        {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 8},
-                                         {.chunk = 8, .keep = 64, .query_block = 64, .query_stride = 1, .piece = 1, .row_piece = 8}},
-                                        32);
+        specs.back().plan =
+            stages_plan(0, 32,
+                        {{.chunk = 16, .query_block = 64, .query_stride = 4, .piece = 8},
+                         {.chunk = 8, .keep = 64, .query_block = 64, .query_stride = 1, .piece = 1, .row_piece = 8, .row_keep = 96}},
+                        32);
         specs.back().plan.tail = 3;
         specs.back().tier = tier;
         specs.back().name += tier == KernelTier::best ? "_pieces" : "_pieces_portable";

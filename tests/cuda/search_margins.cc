@@ -24,9 +24,8 @@ std::vector<Candidate> SearchMargins::grid(int64_t w0) const {
 }
 
 int64_t SearchMargins::keep(int stage) const {
-  const auto& stages = oracle_.layer().stages;
   const auto i = static_cast<size_t>(stage);
-  return (i + 1 < stages.size() ? stages[i + 1].keep : oracle_.layer().k) / stages[i].chunk;
+  return oracle_.layer().kept_after(i, block_.rows) / oracle_.layer().stages[i].chunk;
 }
 
 SearchMargins::Range SearchMargins::best_piece(const Head& head, const ScanPositions& positions, int64_t start, const StagePlan& stage,

@@ -1,12 +1,14 @@
 // One attention layer on the GPU, Llama-3.1-8B's shape (32 query heads, 8 KV heads, head dim 128, bf16), RoPE extension on, in a CUDA
 // graph:  paged_bench [decode] [batch] [prefill] [dense] [short] [summary], all of them by default; BOUGH_BENCH_LENGTHS=32768,... chooses
-// lengths. short: texts that a plan prunes beside the same ones seen whole (dense_below), for the table of break-even lengths. summary:
-// what runs the first stage, without a summary of keys and with summaries of several steps, at the greatest length. Every line of decode is
-// a step's mean over 8 layers that each have a cache of their own.
+// lengths, BOUGH_BENCH_PLANS=default,file.json,... the plans of decode and prefill. short: texts that a plan prunes beside the same ones
+// seen whole (dense_below), for the table of break-even lengths. summary: what runs the first stage, without a summary of keys and with
+// summaries of several steps, at the greatest length. Every line of decode is a step's mean over 8 layers that each have a cache of their
+// own.
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <sstream>
 #include <string>
 
 #include "bough/paged_attention.h"
@@ -242,13 +244,22 @@ std::vector<int64_t> lengths_of(std::vector<int64_t> otherwise) {
   return lengths;
 }
 
+// Names of presets or files of plans.
+std::vector<std::string> plans_of() {
+  const char* text = std::getenv("BOUGH_BENCH_PLANS");
+  if (text == nullptr) return {"3k", "default", "descent"};
+  std::vector<std::string> names;
+  std::istringstream list(text);
+  for (std::string name; std::getline(list, name, ',');) names.push_back(name);
+  return names;
+}
+
 void run(const std::string& what) {
   const std::vector<int64_t> lengths = lengths_of({32768, 131072, 524288, 1048576});
   if (what == "decode") {
-    for (const char* name : {"3k", "default", "descent"}) {
+    for (const std::string& name : plans_of()) {
       for (const int64_t length : lengths) {
-        print_decode(Decode(plan_of(name), {static_cast<int32_t>(length)}, kLayers),
-                     "decode, " + std::string(name) + ", " + std::to_string(length));
+        print_decode(Decode(plan_of(name), {static_cast<int32_t>(length)}, kLayers), "decode, " + name + ", " + std::to_string(length));
       }
     }
   } else if (what == "batch") {
@@ -258,7 +269,7 @@ void run(const std::string& what) {
     for (int i = 0; i < 32; ++i) mixed.push_back(static_cast<int32_t>(1024.0 * std::pow(1024.0, i / 31.0)));
     print_decode(Decode(plan_of("3k"), mixed, 1), "decode, 3k, 32 texts of 1024 to 1048576");
   } else if (what == "prefill") {
-    for (const char* name : {"3k", "default", "descent"}) {
+    for (const std::string& name : plans_of()) {
       for (const int64_t length : lengths) prefill(plan_of(name), name, length, 8192);
     }
   } else if (what == "dense") {

@@ -45,6 +45,7 @@ AttentionPlan by_means() {
   plan.stages[1].row_piece = 8;
   plan.stages[2].rounds = 1;
   plan.stages[2].row_piece = 1;
+  plan.stages[2].row_keep = 16384;
   return with_first(std::move(plan));
 }
 

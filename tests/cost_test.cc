@@ -114,7 +114,7 @@ TEST_F(Cost, IsCountedFromThePlanAlone) {
       const PlanCost cost = plan_cost(plan, heads, 1, length);
       const auto keys = static_cast<double>(touched(plan, length, true)) / kKvHeads;
       EXPECT_NEAR(cost.keys_scored / keys, 1, plan.tree ? 0.25 : 1e-9) << name << " at " << length;
-      EXPECT_EQ(cost.keys_attended, static_cast<double>(plan.sinks + plan.window + plan.layer(0).k));
+      EXPECT_EQ(cost.keys_attended, static_cast<double>(plan.sinks + plan.window + plan.layer(0).selected(1)));
     }
     const double four = plan_cost(plan, heads, 1, 131072).search_flops / plan_cost(plan, heads, 1, 32768).search_flops;
     EXPECT_GT(four, name == "hip" ? 4 : 2);

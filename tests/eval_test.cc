@@ -358,6 +358,39 @@ TEST_F(TinyTasks, CrossEntropyIsOfTheLastTokensOfEachBand) {
   EXPECT_FALSE(run_ppl(*engine_, *filler, {.length = 600, .depths = 3, .rows = 193}).ok());
 }
 
+TEST_F(TinyTasks, CrossEntropyOfDecodedTokensIsThatOfASessionThatDecodesThem) {
+  ASSERT_NE(engine_, nullptr);
+  const std::vector<TokenId> text = *filler_corpus(*engine_)->piece(0, 600);
+  const auto session = engine_->new_session();
+  ASSERT_TRUE(session.ok());
+  std::vector<double> nll;
+  size_t fed = 0;
+  for (const auto& [appended, end] : {std::pair<size_t, size_t>{206, 256}, {549, 599}}) {
+    ASSERT_TRUE((*session)->append(std::span(text).subspan(fed, appended - fed)).ok());
+    double sum = 0;
+    for (fed = appended; fed < end; ++fed) {
+      ASSERT_TRUE((*session)->decode(text[fed]).ok());
+      sum += score_token((*session)->logits(), text[fed + 1])->nll;
+    }
+    nll.push_back(sum / 50);
+  }
+  const Corpus corpus{"text", text, false};
+  const auto bands = run_ppl(*engine_, corpus, {.length = 600, .depths = 2, .rows = 50, .decoded = true});
+  ASSERT_TRUE(bands.ok()) << bands.status().message();
+  ASSERT_EQ(bands->size(), 2u);
+  const auto last = run_ppl(*engine_, corpus, {.length = 600, .rows = 50, .decoded = true});
+  ASSERT_TRUE(last.ok()) << last.status().message();
+  EXPECT_EQ(last->front().tokens, 599);
+  for (size_t b = 0; b < 2; ++b) EXPECT_NEAR(*(*bands)[b].cross_entropy, nll[b], 1e-6) << b;
+  int64_t asked = 0;
+  const auto stopped =
+      run_ppl(*engine_, corpus,
+              {.length = 600, .rows = 50, .decoded = true, .progress = [&](const Progress& p) { return (asked = p.done) < 560; }});
+  ASSERT_FALSE(stopped.ok());
+  EXPECT_EQ(stopped.status().code(), Code::cancelled);
+  EXPECT_EQ(asked, 560) << "after one of the decoded tokens";
+}
+
 TEST_F(TinyTasks, LogitsOfTheSamePlanAreTheSame) {
   ASSERT_NE(engine_, nullptr);
   const auto filler = filler_corpus(*engine_);

@@ -33,7 +33,7 @@ std::string three_k(const std::string& refresh) {
   return R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":256,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
          R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0,"row_keep":0},)"
          R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0,"row_keep":0}],)"
-         R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+         R"("k":2048,"row_k":0,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
          R"("lists":"layer","pool":"mean","refresh":)" +
          refresh + R"(,"tail":64,"dense_below":0,"layers":[]})";
 }
@@ -43,13 +43,13 @@ const std::vector<std::pair<std::string, std::string>> kPresetJson = {
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
      R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0,"row_piece":8,"row_keep":0},)"
      R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":1,"piece":0,"row_piece":1,"row_keep":16384}],)"
-     R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("k":2048,"row_k":0,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"descent",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
      R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0,"row_keep":0},)"
      R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0,"row_keep":0}],)"
-     R"("k":2048,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("k":2048,"row_k":0,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"3k", three_k("[16,8,4]")},
     {"3k-fast", three_k("[32,16,8]")},
@@ -57,15 +57,17 @@ const std::vector<std::pair<std::string, std::string>> kPresetJson = {
     {"5k", R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
            R"({"chunk":32,"keep":32768,"query_block":64,"query_stride":4,"rounds":0,"piece":0,"row_piece":0,"row_keep":0},)"
            R"({"chunk":16,"keep":16384,"query_block":64,"query_stride":1,"rounds":0,"piece":0,"row_piece":0,"row_keep":0}],)"
-           R"("k":4096,"tree":null,"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
+           R"("k":4096,"row_k":0,"tree":null,"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
            R"("refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
-    {"hip", R"({"mode":"hip","sinks":64,"window":256,"stages":[],"k":0,"tree":{"k":512,"query_block":64,"query_stride":2,"key_block":2,)"
-            R"("key_stride":1,"rep":"center","refresh":8},"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
-            R"("refresh":[],"tail":64,"dense_below":0,"layers":[]})"},
-    {"streaming", R"({"mode":"streaming","sinks":256,"window":1024,"stages":[],"k":0,"tree":null,"first":null,"scan":"relative",)"
+    {"hip",
+     R"({"mode":"hip","sinks":64,"window":256,"stages":[],"k":0,"row_k":0,"tree":{"k":512,"query_block":64,"query_stride":2,"key_block":2,)"
+     R"("key_stride":1,"rep":"center","refresh":8},"first":null,"scan":"relative","positions":"rank","lists":"layer","pool":"mean",)"
+     R"("refresh":[],"tail":64,"dense_below":0,"layers":[]})"},
+    {"streaming", R"({"mode":"streaming","sinks":256,"window":1024,"stages":[],"k":0,"row_k":0,"tree":null,"first":null,"scan":"relative",)"
                   R"("positions":"rank","lists":"layer","pool":"mean","refresh":[8],"tail":0,"dense_below":0,"layers":[]})"},
-    {"dense", R"({"mode":"dense","sinks":0,"window":0,"stages":[],"k":0,"tree":null,"first":null,"scan":"relative","positions":"rank",)"
-              R"("lists":"layer","pool":"mean","refresh":[],"tail":0,"dense_below":0,"layers":[]})"},
+    {"dense",
+     R"({"mode":"dense","sinks":0,"window":0,"stages":[],"k":0,"row_k":0,"tree":null,"first":null,"scan":"relative","positions":"rank",)"
+     R"("lists":"layer","pool":"mean","refresh":[],"tail":0,"dense_below":0,"layers":[]})"},
 };
 
 TEST(Plan, PresetsAreTheDocumentedJson) {
@@ -253,6 +255,16 @@ TEST(PlanRules, Keeps) {
       HasSubstr("stages[2].row_keep is 0, so single rows pass on 8192 tokens, must be at most the 4096 that entered the stage before"));
   EXPECT_THAT(plan_error(rows("65568", "0")), HasSubstr("stages[1].row_keep is 65568, must be a multiple of the previous chunk 64"));
   EXPECT_THAT(plan_error(rows("0", "1024")), HasSubstr("stages[2].row_keep is 1024, must be at least k 2048"));
+  EXPECT_TRUE(parse_plan(R"({"row_k":16384})").ok());
+  EXPECT_TRUE(parse_plan(R"({"row_k":8})").ok());
+  EXPECT_THAT(plan_error(R"({"row_k":12})"), HasSubstr("row_k is 12, must be a multiple of the last chunk 8"));
+  EXPECT_EQ(plan_of(R"({"row_k":512})").layer(0).selected(1), 512) << "in the first layers too";
+  EXPECT_EQ(plan_of(R"({"row_k":512})").layer(9).selected(2), 2048);
+  EXPECT_EQ(plan_of(R"({"row_k":16384})").layer(9).selected(1), 2048) << "never more than k";
+  EXPECT_EQ(plan_of(R"({"row_k":512,"layers":[{"layers":[9],"row_k":0}]})").layer(9).selected(1), 2048);
+  EXPECT_THAT(plan_error(R"({"mode":"hip","row_k":8})"), HasSubstr("row_k is 8, must be 0 in mode hip"));
+  EXPECT_THAT(plan_error(R"({"mode":"hip","layers":[{"layers":[1],"row_k":8}]})"),
+              HasSubstr("layers[0].row_k is set, but mode hip does not use it"));
   EXPECT_THAT(plan_error(rows("0", "-16")), HasSubstr("stages[2].row_keep is -16, must be an integer from 0 to"));
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":2048")), HasSubstr("stages[2].keep is 2048, must be at least first.k 4096"));
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":0")), HasSubstr("stages[2].keep is 0, must be from 1"));

@@ -1,5 +1,5 @@
 // Rows that select for themselves, decode and a prompt's tail, where a stage names pieces of their own (StagePlan::row_piece) or tokens
-// of their own (StagePlan::row_keep).
+// of their own (StagePlan::row_keep), and where the plan lets them select less (row_k).
 #include <gtest/gtest.h>
 
 #include <string>
@@ -88,6 +88,24 @@ TEST(RowsByThemselves, KeepAsManyTokensAsTheyAreTold) {
       EXPECT_GT(differ, 0u) << own.middle << " and " << own.last << " tokens";
     }
   }
+}
+
+TEST(RowsByThemselves, SelectNoMoreThanTheyAreTold) {
+  const std::string stages = R"([{"chunk":32,"query_stride":16,"piece":8},{"chunk":8,"keep":512,"rounds":1,"row_piece":1}])";
+  const auto narrow = [&](int64_t k, int64_t row_k) {
+    AttentionPlan plan = plan_of(stages);
+    plan.k = k;
+    plan.row_k = row_k;
+    return lists_of(plan, DType::f32);
+  };
+  const auto of_blocks = narrow(128, 0), of_rows = narrow(32, 0), both = narrow(128, 32);
+  ASSERT_EQ(both.size(), of_blocks.size());
+  for (size_t b = 0; b < both.size(); ++b) {
+    const bool single = both[b].back() == 1;
+    EXPECT_EQ(both[b], single ? of_rows[b] : of_blocks[b]) << "block " << b;
+    EXPECT_EQ(both[b].size() - 1, single ? 32u / 8 : 128u / 8) << "block " << b;
+  }
+  EXPECT_EQ(narrow(128, 256), of_blocks) << "k is the most";
 }
 
 TEST(RowsByThemselves, AreCountedAsTheySearch) {

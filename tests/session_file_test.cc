@@ -142,7 +142,7 @@ TEST_F(SessionFile, ServesPlansWhoseSingleRowsSelectOtherwise) {
   const std::string stages = R"({"sinks":64,"window":128,"first":null,"refresh":[8,4],"stages":[{"chunk":32,"piece":8},)"
                              R"({"chunk":8,"keep":256,"rounds":1)";
   const auto one = file_.engine(stages + R"(}],"k":64})"),
-             other = file_.engine(stages + R"(,"row_piece":1,"row_keep":320}],"k":64,"tail":8})");
+             other = file_.engine(stages + R"(,"row_piece":1,"row_keep":320}],"k":64,"row_k":32,"tail":8})");
   const auto session = session_of(*one);
   ASSERT_TRUE(session->append(tiny_text(640)).ok());
   ASSERT_TRUE(session->save(folder_ / "s").ok());

@@ -151,12 +151,17 @@ void add_ppl(CLI::App& eval, Action& action) {
   CLI::App* app = eval.add_subcommand("ppl", "Perplexity of long texts, by depth");
   add_depths(*app, command->options);
   add_count(*app, "--rows", command->options.rows, 1, 65'536, "Last tokens of each band that are scored");
+  app->add_flag("--decoded", command->options.decoded,
+                "Feed these tokens one by one, as an answer is; the task is then called ppl-decoded");
   add_common(*app, command->options);
   app->footer(
       "Example:\n"
       "  bough eval ppl --lengths 8192,32768 --depths 8 --text book.txt --plan default --plan dense");
   app->callback([command, &action] {
-    action = [command] { return evaluate(command->options, {{.name = "ppl", .kind = EvalTask::Kind::ppl, .prompts = {}}}); };
+    action = [command] {
+      return evaluate(command->options,
+                      {{.name = command->options.decoded ? "ppl-decoded" : "ppl", .kind = EvalTask::Kind::ppl, .prompts = {}}});
+    };
   });
 }
 

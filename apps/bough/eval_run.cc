@@ -258,6 +258,7 @@ Status Evaluation::run_ppl(Engine& engine, const Group& group, std::span<const e
   BOUGH_ASSIGN_OR_RETURN(const eval::Corpus* read, corpus(engine, group.text));
   Reporting reporting(group, style());
   eval::PplOptions ppl{.length = group.length(), .depths = group.cells.front().depths, .rows = options_.rows};
+  ppl.decoded = options_.decoded;
   ppl.progress = reporting.progress();
   BOUGH_ASSIGN_OR_RETURN(const std::vector<eval::Cell> figures, eval::run_ppl(engine, *read, ppl));
   reporting.reporter.clear();

@@ -25,6 +25,7 @@ struct EvalOptions {
   bool one_haystack = false;
   bool many_haystacks = false;
   bool chat = false;
+  bool decoded = false;
   bool json = false;
 };
 

@@ -100,6 +100,7 @@ struct LayerOverride {
   std::optional<int64_t> window;
   std::optional<std::vector<StagePlan>> stages;  // as many as every other layer with stages has
   std::optional<int64_t> k;                      // in mode hip: of the tree
+  std::optional<int64_t> row_k;
   std::optional<TreePlan> tree;
   std::optional<Scan> scan;
   std::optional<Positions> positions;
@@ -113,7 +114,8 @@ struct LayerPlan {
   int64_t sinks = 0;
   int64_t window = 0;
   std::vector<StagePlan> stages;
-  int64_t k = 0;  // tokens selected, by stages or tree
+  int64_t k = 0;      // tokens selected, by stages or tree
+  int64_t row_k = 0;  // n > 0: what query blocks of one row select at most
   TreePlan tree;
   Scan scan = Scan::relative;
   Positions positions = Positions::true_positions;
@@ -124,10 +126,14 @@ struct LayerPlan {
   // Grain of w0 and of the selection: the last stage's chunk, the tree's key block, otherwise 8.
   int last_chunk() const { return mode == Mode::hip ? tree.key_block : stages.empty() ? 8 : stages.back().chunk; }
   int last_refresh() const { return refresh.empty() ? 1 : refresh.back(); }
-  // Tokens that survive a stage in a query block of so many rows: what enters the next one, or k.
-  int64_t kept_after(size_t stage, int rows) const { return stage + 1 < stages.size() ? stages[stage + 1].of_block(rows).keep : k; }
-  // The most keys that one query can see at once: sinks + window + k + 64 (the largest query block; a longer last chunk takes its
-  // place, since the window starts at a multiple of it) + the last refresh interval. 0 for dense.
+  // Tokens that a query block of so many rows selects.
+  int64_t selected(int rows) const { return rows == 1 && row_k > 0 && row_k < k ? row_k : k; }
+  // Tokens that survive a stage in such a block: what enters the next one, or the selection.
+  int64_t kept_after(size_t stage, int rows) const {
+    return stage + 1 < stages.size() ? stages[stage + 1].of_block(rows).keep : selected(rows);
+  }
+  // The most keys that one query can see at once: sinks + window + k + 64 (the largest query block; a longer last
+  // chunk takes its place, since the window starts at a multiple of it) + the last refresh interval. 0 for dense.
   int64_t context_tokens() const;
 };
 
@@ -138,6 +144,7 @@ struct AttentionPlan {
   int64_t window = 0;             // tokens, a multiple of the last chunk, at least twice the first chunk
   std::vector<StagePlan> stages;  // 1 to 4 in mode stages; keeps do not increase
   int64_t k = 0;                  // tokens selected by the last stage, a multiple of its chunk
+  int64_t row_k = 0;              // n > 0: query blocks of one row (decode, a prompt's tail) select at most so many; as k
   std::optional<TreePlan> tree;   // of mode hip
   std::optional<FirstLayers> first;
   Scan scan = Scan::relative;

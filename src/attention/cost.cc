@@ -39,8 +39,8 @@ int rows_of(const LayerPlan& l, const AttentionPlan& plan, size_t stage) {
   return plan.pool == Pool::all ? static_cast<int>(kBlock) : static_cast<int>(kBlock) / l.stages[stage].query_stride;
 }
 
-double attended(const LayerPlan& l, const AttentionPlan& plan, int64_t r1) {
-  return static_cast<double>(sees_everything(l, plan.dense_below, r1) ? r1 : l.sinks + l.window + l.k);
+double attended(const LayerPlan& l, const AttentionPlan& plan, int64_t r1, int rows) {
+  return static_cast<double>(sees_everything(l, plan.dense_below, r1) ? r1 : l.sinks + l.window + l.selected(rows));
 }
 
 }  // namespace
@@ -53,12 +53,13 @@ PlanCost plan_cost(const AttentionPlan& plan, const HeadShape& heads, int layers
     const auto searches = [&](int64_t r1) { return l.k > 0 && !sees_everything(l, plan.dense_below, r1); };
     for (int64_t r0 = 0; r0 < length; r0 += kBlock) {
       const int64_t r1 = std::min(r0 + kBlock, length);
-      cost.attention_flops += static_cast<double>(r1 - r0) * attended(l, plan, (r0 + r1 + 1) / 2) * 2 * per_key;
+      const int rows = static_cast<int>(r1 - r0);
+      cost.attention_flops += rows * attended(l, plan, (r0 + r1 + 1) / 2, rows) * 2 * per_key;
       if (!searches(r1)) continue;
-      const std::vector<double> keys = scored_keys(l, static_cast<int>(r1 - r0), window_start(r0, r1, l.sinks, l.window, l.last_chunk()));
+      const std::vector<double> keys = scored_keys(l, rows, window_start(r0, r1, l.sinks, l.window, l.last_chunk()));
       for (size_t s = 0; s < keys.size(); ++s) cost.search_flops += keys[s] * rows_of(l, plan, s) * per_key;
     }
-    cost.keys_attended += attended(l, plan, length);
+    cost.keys_attended += attended(l, plan, length, 1);
     if (!searches(length)) continue;
     const std::vector<double> keys = scored_keys(l, 1, window_start(length - 1, length, l.sinks, l.window, l.last_chunk()));
     for (size_t s = 0; s < keys.size(); ++s) cost.keys_scored += keys[s] / l.refresh[s];

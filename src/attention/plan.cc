@@ -67,6 +67,7 @@ void resolve_selection(const AttentionPlan& p, const LayerOverride& o, int index
   if (layer.mode == Mode::stages) {
     layer.stages = o.stages.value_or(p.stages);
     layer.k = o.k.value_or(is_first ? p.first->k : p.k);
+    layer.row_k = o.row_k.value_or(p.row_k);
     layer.refresh = p.refresh;
   } else {
     layer.tree = o.tree.value_or(p.tree.value_or(TreePlan{}));

@@ -97,7 +97,7 @@ Status read_first(const Json& value, Path path, std::optional<FirstLayers>& out)
 
 Status read_override(const Json& value, Path path, LayerOverride& out) {
   using Layer = LayerOverride;
-  static constexpr std::array<Field<Layer>, 9> fields = {{
+  static constexpr std::array<Field<Layer>, 10> fields = {{
       {"layers",
        [](const Json& v, Path at, Layer& o) { return plan::read_integers(v, at, 0, plan::kMaxLayers - 1, plan::kMaxLayers, o.layers); }},
       {"mode", [](const Json& v, Path at, Layer& o) { return read_name(v, at, plan::mode_names(), &o.mode.emplace()); }},
@@ -105,6 +105,7 @@ Status read_override(const Json& value, Path path, LayerOverride& out) {
       {"window", [](const Json& v, Path at, Layer& o) { return read_integer(v, at, 0, plan::kMaxTokens, &o.window.emplace()); }},
       {"stages", [](const Json& v, Path at, Layer& o) { return read_stages(v, at, o.stages.emplace()); }},
       {"k", [](const Json& v, Path at, Layer& o) { return read_integer(v, at, 0, plan::kMaxTokens, &o.k.emplace()); }},
+      {"row_k", [](const Json& v, Path at, Layer& o) { return read_integer(v, at, 0, plan::kMaxTokens, &o.row_k.emplace()); }},
       {"tree", [](const Json& v, Path at, Layer& o) { return read_tree(v, at, o.tree); }},
       {"scan", [](const Json& v, Path at, Layer& o) { return read_name(v, at, plan::scan_names(), &o.scan.emplace()); }},
       {"positions", [](const Json& v, Path at, Layer& o) { return read_name(v, at, plan::positions_names(), &o.positions.emplace()); }},
@@ -126,12 +127,13 @@ Status read_overrides(const Json& value, Path path, std::vector<LayerOverride>& 
 
 using Plan = AttentionPlan;
 
-constexpr std::array<Field<Plan>, 15> plan_fields = {{
+constexpr std::array<Field<Plan>, 16> plan_fields = {{
     {"mode", [](const Json& v, Path at, Plan& p) { return read_name(v, at, plan::mode_names(), &p.mode); }},
     {"sinks", [](const Json& v, Path at, Plan& p) { return read_integer(v, at, 0, plan::kMaxTokens, &p.sinks); }},
     {"window", [](const Json& v, Path at, Plan& p) { return read_integer(v, at, 0, plan::kMaxTokens, &p.window); }},
     {"stages", [](const Json& v, Path at, Plan& p) { return read_stages(v, at, p.stages); }},
     {"k", [](const Json& v, Path at, Plan& p) { return read_integer(v, at, 0, plan::kMaxTokens, &p.k); }},
+    {"row_k", [](const Json& v, Path at, Plan& p) { return read_integer(v, at, 0, plan::kMaxTokens, &p.row_k); }},
     {"tree", [](const Json& v, Path at, Plan& p) { return read_tree(v, at, p.tree); }},
     {"first", [](const Json& v, Path at, Plan& p) { return read_first(v, at, p.first); }},
     {"scan", [](const Json& v, Path at, Plan& p) { return read_name(v, at, plan::scan_names(), &p.scan); }},

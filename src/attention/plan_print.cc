@@ -112,6 +112,7 @@ JsonText override_text(const LayerOverride& o) {
   if (o.window) layer.field("window", *o.window);
   if (o.stages) layer.field("stages", stages_text(*o.stages));
   if (o.k) layer.field("k", *o.k);
+  if (o.row_k) layer.field("row_k", *o.row_k);
   if (o.tree) layer.field("tree", tree_text(*o.tree));
   if (o.scan) layer.field("scan", name(plan::scan_names(), *o.scan));
   if (o.positions) layer.field("positions", name(plan::positions_names(), *o.positions));
@@ -135,6 +136,7 @@ std::string plan_json(const AttentionPlan& p) {
   object.field("window", p.window);
   object.field("stages", stages_text(p.stages));
   object.field("k", p.k);
+  object.field("row_k", p.row_k);
   optional_field(object, "tree", p.tree ? tree_text(*p.tree).str() : "null");
   optional_field(object, "first", p.first ? first_text(*p.first).str() : "null");
   object.field("scan", name(plan::scan_names(), p.scan));

@@ -105,6 +105,7 @@ Status check_unused(const AttentionPlan& p) {
   if (!has(Mode::stages)) {
     if (!p.stages.empty()) return invalid("stages has " + std::to_string(p.stages.size()) + " entries, but " + mode + " has none");
     if (p.first) return invalid("first is set, but " + mode + " has no stages");
+    if (p.row_k != 0) return violated("row_k", p.row_k, "0 in " + mode);
     if (p.k != 0) return violated("k", p.k, "0 in " + mode + (p.mode == Mode::hip ? ", whose k is tree.k" : ""));
   }
   if (!has(Mode::hip) && p.tree) return invalid("tree is set, but " + mode + " has none");
@@ -126,9 +127,13 @@ Status check_unused(const LayerOverride& o, Mode mode, const std::string& prefix
   const struct {
     std::string_view field;
     bool given, used;
-  } all[] = {{"sinks", o.sinks.has_value(), sparse},         {"window", o.window.has_value(), sparse},
-             {"positions", o.positions.has_value(), sparse}, {"k", o.k.has_value(), selects},
-             {"scan", o.scan.has_value(), selects},          {"stages", o.stages.has_value(), mode == Mode::stages},
+  } all[] = {{"sinks", o.sinks.has_value(), sparse},
+             {"window", o.window.has_value(), sparse},
+             {"positions", o.positions.has_value(), sparse},
+             {"k", o.k.has_value(), selects},
+             {"scan", o.scan.has_value(), selects},
+             {"stages", o.stages.has_value(), mode == Mode::stages},
+             {"row_k", o.row_k.has_value(), mode == Mode::stages},
              {"tree", o.tree.has_value(), mode == Mode::hip}};
   for (const auto& f : all) {
     if (f.given && !f.used) return invalid(prefix + std::string(f.field) + " is set, but " + mode_text(mode) + " does not use it");
@@ -201,6 +206,12 @@ Status check_row_keep(const LayerPlan& l, size_t i, const std::string& prefix, s
                  " tokens, must be at most the " + std::to_string(before) + " that entered the stage before");
 }
 
+Status check_row_k(const LayerPlan& l, const std::string& prefix) {
+  if (l.row_k == 0) return {};
+  BOUGH_RETURN_IF_ERROR(check_range(prefix + "row_k", l.row_k, 0, plan::kMaxTokens));
+  return check_multiple(prefix + "row_k", l.row_k, l.last_chunk(), "the last chunk");
+}
+
 Status check_keeps(const LayerPlan& l, const std::string& prefix, std::string_view k_name) {
   for (const auto& [name, keep] : {std::pair{"keep", l.stages[0].keep}, {"row_keep", l.stages[0].row_keep}}) {
     if (keep != 0) return violated(prefix + at("stages", 0, name), keep, "0: all tokens enter the first stage");
@@ -241,6 +252,7 @@ Status check_stages(const LayerPlan& l, int query_block, const std::string& pref
       check_at_least(prefix + "window", l.window, 2 * int64_t{l.stages[0].chunk}, "twice " + prefix + "stages[0].chunk,"));
   BOUGH_RETURN_IF_ERROR(check_range(k_name, l.k, l.last_chunk(), plan::kMaxTokens));
   BOUGH_RETURN_IF_ERROR(check_multiple(k_name, l.k, l.last_chunk(), "the last chunk"));
+  BOUGH_RETURN_IF_ERROR(check_row_k(l, prefix));
   BOUGH_RETURN_IF_ERROR(check_keeps(l, prefix, k_name));
   return check_stage_refresh(l, prefix);
 }

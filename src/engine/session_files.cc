@@ -21,10 +21,12 @@ std::string reading_plan(AttentionPlan plan) {
     for (StagePlan& stage : stages) stage.row_piece = 0, stage.row_keep = 0;
   };
   clear_rows(plan.stages);
+  plan.row_k = 0;
   if (plan.tree) plan.tree->refresh = 0;
   for (LayerOverride& layer : plan.layers) {
     if (layer.tree) layer.tree->refresh = 0;
     if (layer.stages) clear_rows(*layer.stages);
+    layer.row_k.reset();
   }
   return plan_json(plan);
 }

@@ -52,13 +52,15 @@ class TextReader {
       const int64_t from = session_.length();
       const int64_t end = fed_after(options_, b);
       bool going = true;
+      const int64_t appended = options_.decoded ? end - options_.rows : end;
       AppendOptions append;
-      append.logits = options_.rows;
+      append.logits = options_.decoded ? 0 : options_.rows;
       append.progress = [&](const Progress& p) { return going = report(from + p.done); };
-      BOUGH_RETURN_IF_ERROR(session_.append(text.subspan(static_cast<size_t>(from), static_cast<size_t>(end - from)), append));
+      BOUGH_RETURN_IF_ERROR(session_.append(text.subspan(static_cast<size_t>(from), static_cast<size_t>(appended - from)), append));
       if (!going) return Status(Code::cancelled, "stopped at the end of a band");
       const auto scored = text.subspan(static_cast<size_t>(end + 1 - options_.rows), static_cast<size_t>(options_.rows));
-      BOUGH_ASSIGN_OR_RETURN(const double nll, sum_nll(session_.logits(), scored, vocab_));
+      BOUGH_ASSIGN_OR_RETURN(const double nll, options_.decoded ? decode(text.subspan(static_cast<size_t>(appended)), report)
+                                                                : sum_nll(session_.logits(), scored, vocab_));
       const double now = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       Cell& cell = bands[static_cast<size_t>(b)];
       cell.cross_entropy = cell.cross_entropy.value_or(0) + nll;
@@ -70,6 +72,18 @@ class TextReader {
   }
 
  private:
+  // Feeds `rows` tokens one by one; the sum of -log p of what follows each.
+  Result<double> decode(std::span<const TokenId> text, const std::function<bool(int64_t)>& report) {
+    double nll = 0;
+    for (size_t i = 0; i < static_cast<size_t>(options_.rows); ++i) {
+      BOUGH_RETURN_IF_ERROR(session_.decode(text[i]));
+      BOUGH_ASSIGN_OR_RETURN(const double one, sum_nll(session_.logits(), text.subspan(i + 1, 1), vocab_));
+      nll += one;
+      if (!report(session_.length())) return Status(Code::cancelled, "stopped between decoded tokens");
+    }
+    return nll;
+  }
+
   Session& session_;
   int64_t vocab_;
   const PplOptions& options_;

@@ -1,4 +1,4 @@
-// Cross-entropy of long texts by depth: of the last tokens of each band, the prompt's tail lists off.
+// Cross-entropy of long texts by depth: of the last tokens of each band, the prompt's tail lists off, or as decode steps see them.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@ struct PplOptions {
   int64_t length = 0;                             // tokens of each text
   int depths = 1;                                 // bands of equal length, their ends rounded down to pages of 64
   int64_t rows = 512;                             // tokens scored at the end of each band
+  bool decoded = false;                           // they are fed one by one, as an answer is: each selects for itself, lists are kept
   std::function<bool(const Progress&)> progress;  // over all tokens that the texts take to read; false cancels
 };
 

@@ -50,18 +50,21 @@ std::vector<PagedSpec> plans() {
                    {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .rounds = 1, .row_piece = 8},
                    {.chunk = 8, .keep = 512, .query_block = 64, .query_stride = 1, .rounds = 1, .row_piece = 1}},
                   256);
-  add("rows_of_longer_lists", shape_of(8, 2, 128, bf16, bf16)).plan =
+  PagedSpec& longer = add("rows_of_longer_lists", shape_of(8, 2, 128, bf16, bf16));
+  longer.plan =
       stages_plan(64, 256,
                   {{.chunk = 64, .query_block = 64, .query_stride = 16, .piece = 8},
                    {.chunk = 16, .keep = 512, .query_block = 64, .query_stride = 4, .rounds = 1, .row_piece = 8, .row_keep = 1024},
                    {.chunk = 8, .keep = 256, .query_block = 64, .query_stride = 1, .rounds = 1, .row_piece = 1, .row_keep = 768}},
                   256);
-  add("rows_of_shorter_lists", shape_of(4, 2, 64, bf16, bf16)).plan =
-      stages_plan(64, 256,
-                  {{.chunk = 64, .query_block = 64, .query_stride = 16, .piece = 8},
-                   {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .rounds = 1},
-                   {.chunk = 8, .keep = 768, .query_block = 64, .query_stride = 1, .rounds = 1, .row_keep = 320}},
-                  256);
+  longer.plan.row_k = 128;
+  PagedSpec& shorter = add("rows_of_shorter_lists", shape_of(4, 2, 64, bf16, bf16));
+  shorter.plan = stages_plan(64, 256,
+                             {{.chunk = 64, .query_block = 64, .query_stride = 16, .piece = 8},
+                              {.chunk = 16, .keep = 1024, .query_block = 64, .query_stride = 4, .rounds = 1},
+                              {.chunk = 8, .keep = 768, .query_block = 64, .query_stride = 1, .rounds = 1, .row_keep = 320}},
+                             256);
+  shorter.plan.row_k = 64;
   add("rows_by_means_alone", shape_of(4, 2, 64, bf16, bf16)).plan =
       stages_plan(64, 256,
                   {{.chunk = 64, .query_block = 64, .query_stride = 8},

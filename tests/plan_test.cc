@@ -41,9 +41,9 @@ std::string three_k(const std::string& refresh) {
 const std::vector<std::pair<std::string, std::string>> kPresetJson = {
     {"default",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
-     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0,"row_piece":8,"row_keep":0},)"
+     R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0,"row_piece":8,"row_keep":65536},)"
      R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":1,"piece":0,"row_piece":1,"row_keep":16384}],)"
-     R"("k":2048,"row_k":0,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("k":2048,"row_k":1024,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"descent",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"

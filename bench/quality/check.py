@@ -1,6 +1,6 @@
 """Compares the ways that attention can go on the model's own queries and keys: python3 -m quality.check
 
-On a GPU: PagedAttention's plan `default` against the PyTorch search, lists in PagedAttention against plain PyTorch, Triton scores against
+On a GPU: PagedAttention's search A of the tables against the PyTorch search, lists in PagedAttention against plain PyTorch, Triton scores against
 PyTorch's. Exit status 1 where they differ more than rounding explains.
 """
 
@@ -20,6 +20,7 @@ from .llama import Attention
 from .probe import probe_torch
 from .run import common
 from .search_plan import search_plan
+from .tables import A
 
 SMALL_PLAN = {
     "sinks": 64,
@@ -107,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     common(parser)
     parser.add_argument("--length", type=int, default=6144, help="of the small plan's text")
-    parser.add_argument("--long", type=int, default=0, help="a length for the plan default too")
+    parser.add_argument("--long", type=int, default=0, help="a length for search A of the tables too")
     options = parser.parse_args()
     lab = Lab(options.folder, options.device, options.scores, options.model)
     small = search_plan(SMALL_SEARCH)
@@ -130,10 +131,10 @@ def main() -> None:
         good.append(compare(lab, "the same attended by PyTorch", one, other, options.length, 64))
     if options.long:
         one, other = (
-            plan({"mode": "stages"}, options.long + 16),
+            plan(dict(A), options.long + 16),
             lab.attention(Way("", search={}), options.long + 16)[0],
         )
-        good.append(compare(lab, "default, searched by PyTorch", one, other, options.long, 64))
+        good.append(compare(lab, "A, searched by PyTorch", one, other, options.long, 64))
     sys.exit(0 if all(good) else 1)
 
 

@@ -1,4 +1,4 @@
-"""SearchPlan: what the PyTorch search (search.py) does. JSON in; every field has a default, that of the plan `default`."""
+"""SearchPlan: what the PyTorch search (search.py) does. JSON in; every field has a default, that of search A of the tables."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .lab import Book, Lab, Task, Way, run_all
 from .run import common
 
 Plan = dict[str, Any]
-TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far")
+TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own")
 SHORT, MIDDLE, LONG = 8192, 32768, 131072
 MEANS = {"piece": 8}
 TWO = {"rounds": 1}  # keys of a chunk
@@ -24,7 +24,7 @@ def stages(*each: tuple[int, int, int, dict[str, int]], **fields: Any) -> Plan:
         {"chunk": chunk, "query_stride": stride, **({"keep": keep} if keep else {}), **how}
         for chunk, keep, stride, how in each
     ]
-    return {"mode": "stages", "stages": made, "refresh": [16, 8, 4][: len(made)], **fields}
+    return {"mode": "stages", "stages": made, "refresh": [16, 8, 4][: len(made)], "row_k": 0, **fields}
 
 
 def by_means(strides: tuple[int, int, int] = (16, 4, 1), keep: tuple[int, int] = (32768, 8192), **fields: Any) -> Plan:
@@ -44,12 +44,15 @@ def every_key(stride: int = 1, **fields: Any) -> Plan:
 WIDE: Plan = {"k": 4096}
 A = by_means()
 DEFAULT: Plan = {"mode": "stages"}
+# A, and for rows that select for themselves the means of 32,768 keys and every key of 8,192: what layers, delta and far begin from.
+B = stages((64, 0, 16, MEANS), (16, 32768, 4, {**TWO, "row_piece": 8}), (8, 8192, 1, {**TWO, "row_piece": 1}))
 DENSE: Plan = {"mode": "dense"}
 
 SEARCHES: dict[str, Plan] = {
     "dense": DENSE,
     "streaming": {"mode": "streaming"},
     "default": DEFAULT,
+    "B": B,
     "A": A,
     "A strided": by_means(pool="strided"),
     "A 16/16/1": by_means((16, 16, 1)),
@@ -82,6 +85,7 @@ ROWS: dict[str, tuple[Plan, Plan]] = {
         A,
         stages((64, 0, 1, MEANS), (16, 32768, 1, TWO), (8, 8192, 1, {"piece": 1})),
     ),
+    "B": (B, B),
     "default": (DEFAULT, DEFAULT),
     "A, every key of 32768": (A, then_every_key(32768, 1, 1)),
     "A, every key, k 4096": (by_means(**WIDE), every_key(**WIDE)),
@@ -89,37 +93,50 @@ ROWS: dict[str, tuple[Plan, Plan]] = {
 }
 
 
-# Every key of 32,768 in some layers of the text's blocks; rows that select for themselves follow `default`.
+# Every key of 32,768 in some layers of the text's blocks; rows that select for themselves follow B.
 FINE = stages((64, 0, 16, MEANS), (16, 32768, 4, TWO), (8, 32768, 1, {"piece": 1}))["stages"]
 GROUPS = ((0, 6), (6, 12), (12, 18), (18, 24), (24, 30))
 
 
 def fine_in(*layers: int) -> Plan:
-    return {**DEFAULT, "layers": [{"layers": list(layers), "stages": FINE}], "own": DEFAULT}
+    return {**B, "layers": [{"layers": list(layers), "stages": FINE}], "own": B}
 
 
 LAYERS: dict[str, Plan] = {
-    "default": DEFAULT,
-    "every key in all layers": {**DEFAULT, "stages": FINE, "own": DEFAULT},
+    "B": B,
+    "every key in all layers": {**B, "stages": FINE, "own": B},
     **{f"every key in layers {a} to {b - 1}": fine_in(*range(a, b)) for a, b in GROUPS},
 }
 
 
-def for_rows(keep: tuple[int, int]) -> Plan:
+def for_rows(keep: tuple[int, int], **fields: Any) -> Plan:
     """Of rows that select for themselves: means choose keep[0], means keep[1], of which every key is scored."""
-    return stages((64, 0, 1, MEANS), (16, keep[0], 1, MEANS), (8, keep[1], 1, {"piece": 1}))
+    return stages((64, 0, 1, MEANS), (16, keep[0], 1, MEANS), (8, keep[1], 1, {"piece": 1}), **fields)
 
 
 # Whether rows by themselves miss what lies far away: every key for them, and wider lists.
 FAR: dict[str, Plan] = {
-    "default": DEFAULT,
+    "B": B,
     "A, every key": {**A, "own": every_key()},
     **{
         f"A, {a} {b}": {**A, "own": for_rows((a, b))}
         for a, b in ((65536, 8192), (32768, 16384), (65536, 16384), (131072, 32768))
     },
-    "A of 65536 16384, default": {**by_means(keep=(65536, 16384)), "own": DEFAULT},
+    "A of 65536 16384, B": {**by_means(keep=(65536, 16384)), "own": B},
     "A of 65536 16384, 65536 16384": {**by_means(keep=(65536, 16384)), "own": for_rows((65536, 16384))},
+}
+
+
+# How many keys rows by themselves select, and of how many.
+OWN: dict[str, Plan] = {
+    **{f"A, 65536 16384, k {k}": {**A, "own": for_rows((65536, 16384), row_k=k)} for k in (2048, 1024, 512, 256, 128)},
+    "A, 65536 16384, k 4096": {**A, "own": for_rows((65536, 16384), **WIDE)},
+    **{
+        f"A, {a} {b}, k 1024": {**A, "own": for_rows((a, b), row_k=1024)}
+        for a, b in ((32768, 8192), (32768, 16384), (131072, 32768))
+    },
+    "B": B,
+    "every key": every_key(),
 }
 
 
@@ -157,7 +174,7 @@ def cells(table: str) -> list[tuple[Way, Task]]:
         return [(Way(name, plan=plan), named(MIDDLE, 32, 64)) for name, plan in LAYERS.items()]
     if table == "delta":
         ways = [
-            Way(f"delta {every}" if every else "default", plan={**DEFAULT, **({"delta": every} if every else {})})
+            Way(f"delta {every}" if every else "B", plan={**B, **({"delta": every} if every else {})})
             for every in (0, 64, 16)
         ]
         tasks = [Task("ppl", n) for n in (SHORT, MIDDLE, LONG)]
@@ -166,6 +183,10 @@ def cells(table: str) -> list[tuple[Way, Task]]:
     if table == "far":
         tasks = [named(MIDDLE, 32, 64), Task("passkey", 524288), Task("passkey", 990000)]
         return [(Way(name, plan=plan), task) for task in tasks for name, plan in FAR.items()]
+    if table == "own":
+        tasks = [named(SHORT, 32, 64), named(MIDDLE, 32, 128), named(MIDDLE, 8, 128), named(LONG, 32, 64)]
+        tasks += [Task("passkey", 524288, seed=1), Task("passkey", 990000)]
+        return [(Way(name, plan=plan), task) for task in tasks for name, plan in OWN.items()]
     raise KeyError(table)
 
 

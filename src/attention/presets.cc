@@ -43,9 +43,11 @@ AttentionPlan by_means() {
   plan.stages[0].piece = 8;
   plan.stages[1].rounds = 1;
   plan.stages[1].row_piece = 8;
+  plan.stages[1].row_keep = 65536;
   plan.stages[2].rounds = 1;
   plan.stages[2].row_piece = 1;
   plan.stages[2].row_keep = 16384;
+  plan.row_k = 1024;
   return with_first(std::move(plan));
 }
 

@@ -54,18 +54,13 @@ struct StagePlan {
   int64_t row_keep = 0;  // n > 0: in place of keep for the same blocks; 0 in the first stage
 
   // As a query block of so many rows runs it: row_piece and row_keep are resolved.
-  StagePlan of_block(int rows) const {
-    const bool pieces = rows == 1 && row_piece > 0;
-    const int64_t entering = rows == 1 && row_keep > 0 ? row_keep : keep;
-    return {chunk, entering, query_block, query_stride, pieces ? 0 : rounds, pieces ? row_piece : piece, 0, 0};
-  }
+  StagePlan of_block(int rows) const;
 
   // Never 0.
   int descent_rounds() const { return rounds > 0 ? rounds : static_cast<int>(std::bit_width(static_cast<unsigned>(chunk))); }
 
   // Keys or means that one chunk is scored by.
   int probes() const { return piece > 0 ? chunk / piece : 2 * descent_rounds(); }
-
   bool operator==(const StagePlan&) const = default;
 };
 
@@ -78,7 +73,6 @@ struct TreePlan {
   int key_stride = 1;    // every so many keys of a block score; divides key_block
   Representative rep = Representative::center;
   int refresh = 8;  // decode steps between searches, at most the window
-
   bool operator==(const TreePlan&) const = default;
 };
 
@@ -87,7 +81,6 @@ struct FirstLayers {
   int layers = 0;
   int64_t k = 0;
   Scan scan = Scan::chunk_indexed;
-
   bool operator==(const FirstLayers&) const = default;
 };
 
@@ -104,7 +97,6 @@ struct LayerOverride {
   std::optional<TreePlan> tree;
   std::optional<Scan> scan;
   std::optional<Positions> positions;
-
   bool operator==(const LayerOverride&) const = default;
 };
 
@@ -120,7 +112,6 @@ struct LayerPlan {
   Scan scan = Scan::relative;
   Positions positions = Positions::true_positions;
   std::vector<int> refresh;  // stages: one interval each; hip, streaming: one; dense: none
-
   bool operator==(const LayerPlan&) const = default;
 
   // Grain of w0 and of the selection: the last stage's chunk, the tree's key block, otherwise 8.
@@ -129,9 +120,7 @@ struct LayerPlan {
   // Tokens that a query block of so many rows selects.
   int64_t selected(int rows) const { return rows == 1 && row_k > 0 && row_k < k ? row_k : k; }
   // Tokens that survive a stage in such a block: what enters the next one, or the selection.
-  int64_t kept_after(size_t stage, int rows) const {
-    return stage + 1 < stages.size() ? stages[stage + 1].of_block(rows).keep : selected(rows);
-  }
+  int64_t kept_after(size_t stage, int rows) const;
   // The most keys that one query can see at once: sinks + window + k + 64 (the largest query block; a longer last
   // chunk takes its place, since the window starts at a multiple of it) + the last refresh interval. 0 for dense.
   int64_t context_tokens() const;

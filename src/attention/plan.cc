@@ -79,6 +79,16 @@ void resolve_selection(const AttentionPlan& p, const LayerOverride& o, int index
 
 }  // namespace
 
+StagePlan StagePlan::of_block(int rows) const {
+  const bool pieces = rows == 1 && row_piece > 0;
+  const int64_t entering = rows == 1 && row_keep > 0 ? row_keep : keep;
+  return {chunk, entering, query_block, query_stride, pieces ? 0 : rounds, pieces ? row_piece : piece, 0, 0};
+}
+
+int64_t LayerPlan::kept_after(size_t stage, int rows) const {
+  return stage + 1 < stages.size() ? stages[stage + 1].of_block(rows).keep : selected(rows);
+}
+
 int64_t LayerPlan::context_tokens() const {
   if (mode == Mode::dense) return 0;
   return sinks + window + k + std::max<int64_t>(plan::kMaxQueryBlock, last_chunk()) + last_refresh();

@@ -247,6 +247,7 @@ Result<AttentionPlan> plan_of(const Json& object) {
   }
   AttentionPlan p = base_of(Mode::stages);
   p.first.reset();
+  p.row_k = 0;
   p.refresh = c.refresh;
   BOUGH_RETURN_IF_ERROR(translate(c, p));
   return p;

@@ -36,7 +36,7 @@ AttentionPlan with_first(AttentionPlan plan) {
 AttentionPlan three_k(std::vector<int> refresh) { return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh))); }
 
 // The means of 8 keys choose chunks of 64, two keys of each half chunks of 16 and then of 8; for a row by itself, whose search is cheap,
-// means choose chunks of 16 too and every key those of 8.
+// means choose chunks of 16 too and every key those of 8, both from more keys; it needs fewer than the rows of a block together.
 AttentionPlan by_means() {
   AttentionPlan plan = three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 8, 4});
   plan.stages[0].query_stride = 16;

@@ -62,10 +62,10 @@ TEST(AuthorsJson, EverythingSpelledOut) {
   const AttentionPlan p = plan_of(R"({"dense_layers":[0,1,2],"mask_refresh_interval":[16,4],"using_extend":true,"apply_v_dot":false,)"
                                   R"("block_sparse_block_size_q":64,"prefill_dense_threshold":8192,"layers":)" +
                                   layers + R"(,"prefill_layers":)" + layers + "}");
-  AttentionPlan want =
-      *parse_plan(R"({"sinks":128,"window":512,"k":1024,"first":null,"scan":"dynamic-extend","positions":"infllm","refresh":[16,4],)"
-                  R"("stages":[{"chunk":64,"query_stride":4},{"chunk":32,"keep":16384,"query_stride":4}],)"
-                  R"("layers":[{"layers":[0,1,2],"k":8192,"scan":"chunk-indexed"}]})");
+  AttentionPlan want = *parse_plan(
+      R"({"sinks":128,"window":512,"k":1024,"row_k":0,"first":null,"scan":"dynamic-extend","positions":"infllm","refresh":[16,4],)"
+      R"("stages":[{"chunk":64,"query_stride":4},{"chunk":32,"keep":16384,"query_stride":4}],)"
+      R"("layers":[{"layers":[0,1,2],"k":8192,"scan":"chunk-indexed"}]})");
   EXPECT_EQ(p, want);
   EXPECT_EQ(plan_of(plan_json(p)), p) << "and prints as a plan of this project";
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/tile.h"
 #include "support/attention_case.h"
 
 namespace bough {
@@ -91,10 +92,12 @@ TEST(AttentionBodies, WhatThisCpuCanDoIsThere) {
   for (const AttentionBodies& body : attention_bodies()) names.emplace_back(body.name);
   std::vector<std::string> expected = {"f32", "ref"};
   if (__builtin_cpu_supports("avx512bf16") != 0) expected.insert(expected.begin(), "avx512_bf16");
+  if (cpu::tile_amx() != nullptr) expected.insert(expected.begin(), "amx_bf16");
   EXPECT_EQ(names, expected);
   EXPECT_EQ(pick_attention_bodies(DType::f32)->name, "f32");
   EXPECT_EQ(pick_attention_bodies(DType::bf16)->name, expected.front());
   EXPECT_EQ(pick_attention_bodies(DType::f32, "avx512_bf16"), nullptr);
+  EXPECT_EQ(pick_attention_bodies(DType::f32, "amx_bf16"), nullptr);
   EXPECT_EQ(pick_attention_bodies(DType::f32, "abacus"), nullptr);
 }
 

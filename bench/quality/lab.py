@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from . import cost, tasks
@@ -24,12 +25,16 @@ from .words import Words, load_words
 WINDOW = 1024  # tokens, where a plan names none
 
 
+def title(task: str, names: int, text: str, length: int) -> str:
+    return task + (str(names) if "name" in task else "") + f" {text} {length}"
+
+
 @dataclass(frozen=True)
 class Task:
-    name: str  # passkey, named or ppl
+    name: str  # passkey, named, every-name, ppl or ppl-decoded
     length: int
     text: str = "book"  # or filler
-    trials: int = 10
+    trials: int = 10  # of every-name: texts, of which each is asked for all names
     names: int = 32
     seed: int = 0
 
@@ -38,16 +43,28 @@ class Task:
             return tasks.passkey(words, self.text, self.length, trial, self.trials, self.seed)
         if self.name == "named":
             return tasks.named_keys(words, self.text, self.length, self.names, trial, self.trials, self.seed)
+        if self.name == "every-name":
+            return self.prompts(words, trial // self.names)[trial % self.names]
         if self.name == "ppl":
             return tasks.continuation(words, self.length, trial)
-        raise ValueError(f"the task is {self.name!r}, it must be passkey, named or ppl")
+        if self.name == "ppl-decoded":
+            return tasks.decoded(words, self.length, trial)
+        raise ValueError(f"the task is {self.name!r}, it must be passkey, named, every-name, ppl or ppl-decoded")
+
+    def prompts(self, words: Words, which: int) -> list[tasks.Prompt]:
+        """All that ask about one text."""
+        if self.name == "every-name":
+            return tasks.every_name(words, self.text, self.length, self.names, which, self.seed)
+        return [self.prompt(words, which)]
 
     @property
     def count(self) -> int:
+        if self.name == "every-name":
+            return self.trials * self.names
         return len(tasks.PPL_OFFSETS) if self.name == "ppl" else self.trials
 
     def __str__(self) -> str:
-        return self.name + (str(self.names) if self.name == "named" else "") + f" {self.text} {self.length}"
+        return title(self.name, self.names, self.text, self.length)
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,11 @@ class Way:
 
     def searched(self) -> Optional[SearchPlan]:
         return search_plan(self.search) if self.search is not None else cost.as_search(self.plan or {})
+
+    def reads_like(self, other: Way) -> bool:
+        """Whether the text's blocks follow the same plan: only rows that select for themselves may differ."""
+        mine, theirs = ({k: v for k, v in (way.plan or {}).items() if k != "own"} for way in (self, other))
+        return self.search is None and other.search is None and mine == theirs
 
 
 @dataclass
@@ -80,6 +102,27 @@ class Cell:
     attention_tflop: Optional[float] = None
     fitted: str = ""
     how: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Tally:
+    """A cell as its trials come in."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.last = 0.0
+        self._exact = self._right = self._answered = 0
+        self._loss = self._seconds = self._first = 0.0
+
+    def add(self, good: int, answered: int, nll: float, seconds: float) -> None:
+        c = self.cell
+        c.done += 1
+        self.last = seconds
+        self._first = self._first or seconds
+        self._exact += good == answered
+        self._right, self._answered = self._right + good, self._answered + answered
+        self._loss, self._seconds = self._loss + nll, self._seconds + seconds
+        c.exact, c.digits, c.cross_entropy = self._exact / c.done, self._right / self._answered, self._loss / c.done
+        c.seconds = (self._seconds - self._first) / (c.done - 1) if c.done > 1 else seconds
 
 
 class Lab:
@@ -116,13 +159,16 @@ class Lab:
         """Answer tokens that were the first choice, and their mean negative log-probability."""
         fed = torch.from_numpy(prompt.fed)
         own = min(tail, len(fed) - len(prompt.text)) if len(prompt.question) else 0
-        logits = self.model.logits(fed, attention, own, len(prompt.answer))
+        good, _, nll = self.scored(self.model.logits(fed, attention, own, len(prompt.answer)), prompt)
+        return good, nll
+
+    def scored(self, logits: Tensor, prompt: tasks.Prompt) -> tuple[int, int, float]:
+        """Answer tokens that were the first choice, of how many, and their mean negative log-probability."""
         answer = torch.from_numpy(prompt.answer).to(self.device)
         right = int((logits.argmax(-1) == answer).sum())
-        return right, float(functional.cross_entropy(logits, answer))
+        return right, len(prompt.answer), float(functional.cross_entropy(logits, answer))
 
-    def run(self, way: Way, task: Task, until: float = float("inf"), quiet: bool = False) -> Cell:
-        """Stops before a trial that would end after `until` (time.monotonic)."""
+    def cell(self, way: Way, task: Task, attention: Attention) -> Cell:
         cell = Cell(way.name, task.name, task.length, task.text, task.count, task.names, task.seed)
         cell.how = way.search if way.search is not None else way.plan or {}
         searched = way.searched()
@@ -131,40 +177,59 @@ class Lab:
             cell.search_tflop = [round(x, 2) for x in cost.search_tflop(searched, shape, task.length)]
         if searched is not None or (way.plan or {}).get("mode") == "dense":
             cell.attention_tflop = round(cost.attention_tflop(searched, shape, task.length), 2)
-        attention, tail = self.attention(way, task.length + 16)
         if isinstance(attention, PlanAttention):
             cell.fitted = attention.fitted
-        times: list[float] = []
-        exact = right = answered = 0
-        loss = 0.0
+        return cell
+
+    def run(self, way: Way, task: Task, until: float = float("inf"), quiet: bool = False) -> Cell:
+        """Stops before a trial that would end after `until` (time.monotonic)."""
+        attention, tail = self.attention(way, task.length + 16)
+        tally = Tally(self.cell(way, task, attention))
         for i in range(task.count):
-            if time.monotonic() + 1.1 * (times[-1] if times else 0) > until:
+            if time.monotonic() + 1.1 * tally.last > until:
                 break
             prompt = task.prompt(self.words, i)
             begin = time.monotonic()
             good, nll = self.trial(attention, tail, prompt)
-            times.append(time.monotonic() - begin)
-            right, answered, loss = right + good, answered + len(prompt.answer), loss + nll
-            exact += good == len(prompt.answer)
+            tally.add(good, len(prompt.answer), nll, time.monotonic() - begin)
             if not quiet:
                 print(
-                    f"  {way.name} | {task} | {i}: {good}/{len(prompt.answer)} nll {nll:.3f} {times[-1]:.2f} s",
+                    f"  {way.name} | {task} | {i}: {good}/{len(prompt.answer)} nll {nll:.3f} {tally.last:.2f} s",
                     flush=True,
                 )
-        cell.done = len(times)
-        if times:
-            cell.exact, cell.digits = exact / len(times), right / answered
-            cell.cross_entropy, cell.seconds = loss / len(times), sum(times[1:] or times) / len(times[1:] or times)
-        return cell
+        return tally.cell
+
+    def run_alike(self, ways: list[Way], task: Task, until: float = float("inf")) -> list[Cell]:
+        """Each text is read once, for all `ways`, which read alike; a trial's time is its question's and its share of the reading. Stops
+        before a text that would end after `until`."""
+        attentions = [self.attention(way, task.length + 16)[0] for way in ways]
+        tallies = [Tally(self.cell(way, task, attention)) for way, attention in zip(ways, attentions)]
+        took = 0.0
+        for which in range(task.trials):
+            begin = time.monotonic()
+            if begin + 1.1 * took > until:
+                break
+            prompts = task.prompts(self.words, which)
+            text = torch.from_numpy(prompts[0].text)
+            self.model.read(text, attentions[0], task.length + 16 - len(text))
+            share = (time.monotonic() - begin) / len(prompts) / len(ways)
+            for attention, tally in zip(attentions, tallies):
+                for prompt in prompts:
+                    asked = time.monotonic()
+                    fed = torch.from_numpy(prompt.fed[len(text) :])
+                    logits = self.model.ask(fed, attention, len(text), len(prompt.answer))
+                    tally.add(*self.scored(logits, prompt), share + time.monotonic() - asked)
+            took = time.monotonic() - begin
+        return [tally.cell for tally in tallies]
 
 
 HEAD = f"{'way':<34} {'task':<22} {'n':>3} {'exact':>6} {'digits':>6} {'loss':>7} {'s/trial':>8} {'search':>7} {'attend':>7} TFLOP"
 
 
 def row(cell: Cell) -> str:
-    task = cell.task + (str(cell.names) if cell.task == "named" else "") + f" {cell.text} {cell.length}"
-    exact = "" if cell.task == "ppl" else f"{100 * cell.exact:.0f}"
-    digits = "" if cell.task == "ppl" else f"{100 * cell.digits:.0f}"
+    task = title(cell.task, cell.names, cell.text, cell.length)
+    exact = "" if cell.task.startswith("ppl") else f"{100 * cell.exact:.0f}"
+    digits = "" if cell.task.startswith("ppl") else f"{100 * cell.digits:.0f}"
     search = "" if cell.search_tflop is None else f"{sum(cell.search_tflop):.1f}"
     attend = "" if cell.attention_tflop is None else f"{cell.attention_tflop:.1f}"
     return (
@@ -204,18 +269,25 @@ def run_all(lab: Lab, cells: list[tuple[Way, Task]], book: Book, budget: float, 
     until = time.monotonic() + budget
     made: list[Cell] = []
     print(HEAD, flush=True)
-    for i, (way, task) in enumerate(cells):
-        if book.has(way, task):
-            continue
+    left = [(way, task) for way, task in cells if not book.has(way, task)]
+    while left:
         if time.monotonic() > until:
-            print(f"the time is up: {len(cells) - i} cells of {len(cells)} were not begun", flush=True)
+            print(f"the time is up: {len(left)} cells of {len(cells)} were not begun", flush=True)
             break
+        way, task = left[0]
+        together = task.name != "ppl" and way.reads_like(way) and "delta" not in (way.plan or {})
+        alike = [c for c in left if together and c[1] == task and c[0].reads_like(way)] or [left[0]]
+        left = [c for c in left if c not in alike]
         try:
-            cell = lab.run(way, task, until, quiet)
+            if together:
+                done = lab.run_alike([c[0] for c in alike], task, until)
+            else:
+                done = [lab.run(way, task, until, quiet)]
         except Exception as error:  # the other cells still go
             print(f"{way.name} | {task}: {type(error).__name__}: {error}", flush=True)
             continue
-        if cell.done:
-            book.add(cell)
-            made.append(cell)
+        for cell in done:
+            if cell.done:
+                book.add(cell)
+                made.append(cell)
     return made

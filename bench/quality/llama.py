@@ -101,18 +101,35 @@ class Model:
         """Reads a text [t] in slices, its last `own_rows` rows as one that selects for itself. Logits [last, vocabulary] float32 of the
         last rows."""
         count = len(tokens)
-        cuts = [*range(0, count - own_rows, SLICE), count - own_rows]
-        pieces = [(a, b, False) for a, b in zip(cuts[:-1], cuts[1:])]
-        if own_rows > 0:
-            pieces.append((count - own_rows, count, True))
         attention.start(count)
+        kept = self._slices(tokens[: count - own_rows], attention, max(0, count - last))
+        if own_rows > 0:
+            x = self._forward(tokens[count - own_rows :].to(self.device), attention, count - own_rows, True)
+            kept.append(x[max(0, own_rows - last) :])
+        return self._logits(torch.cat(kept))
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor, attention: Attention, room: int) -> None:
+        """Reads a text [t] that at most `room` tokens will follow."""
+        attention.start(len(tokens) + room)
+        self._slices(tokens, attention, len(tokens))
+
+    @torch.no_grad()
+    def ask(self, tokens: Tensor, attention: Attention, first: int, last: int) -> Tensor:
+        """Rows [first, first + n) after a text that was read, each of which selects for itself; logits as above. What was read stays."""
+        return self._logits(self._forward(tokens.to(self.device), attention, first, True)[-last:])
+
+    def _slices(self, tokens: Tensor, attention: Attention, keep: int) -> list[Tensor]:
+        """Rows from `keep` on."""
         kept: list[Tensor] = []
-        for first, end, own in pieces:
-            x = self._forward(tokens[first:end].to(self.device), attention, first, own)
-            if end > count - last:
-                kept.append(x[max(0, count - last - first) :])
-        x = self._normed(torch.cat(kept), self.norm)
-        return functional.linear(x, self.head).float()
+        for first in range(0, len(tokens), SLICE):
+            x = self._forward(tokens[first : first + SLICE].to(self.device), attention, first, False)
+            if first + len(x) > keep:
+                kept.append(x[max(0, keep - first) :])
+        return kept
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return functional.linear(self._normed(x, self.norm), self.head).float()
 
     def _forward(self, tokens: Tensor, attention: Attention, first: int, own: bool) -> Tensor:
         s = self.shape

@@ -47,7 +47,10 @@ def main() -> None:
         "--search", action="append", default=[], help="[NAME=]JSON or a file: a search in PyTorch (search_plan.py)"
     )
     parser.add_argument(
-        "--task", action="append", choices=("passkey", "named", "ppl"), help="several times; without it passkey"
+        "--task",
+        action="append",
+        choices=("passkey", "named", "every-name", "ppl", "ppl-decoded"),
+        help="several times; without it passkey",
     )
     parser.add_argument("--length", default="8192", help="tokens, several with commas")
     parser.add_argument("--text", choices=("book", "filler"), default="book")
@@ -58,7 +61,7 @@ def main() -> None:
     cells = []
     for length in map(int, options.length.split(",")):
         for task in options.task or ["passkey"]:
-            for names in map(int, options.names.split(",")) if task == "named" else [0]:
+            for names in map(int, options.names.split(",")) if "name" in task else [0]:
                 for way in ways:
                     cells.append((way, Task(task, length, options.text, options.trials, names, options.seed)))
     lab = Lab(options.folder, options.device, options.scores, options.model)

@@ -67,21 +67,33 @@ def passkey(words: Words, text: str, length: int, trial: int, trials: int, seed:
     return Prompt(np.concatenate((words.introduction, hay[:at], needle, hay[at:])), question, digits)
 
 
-def named_keys(words: Words, text: str, length: int, names: int, trial: int, trials: int, seed: int) -> Prompt:
-    """As passkey, with a key for each of the first `names` names, spread evenly; the trials ask for names spread evenly too."""
+def _with_keys(words: Words, text: str, room: int, names: int, trial: int, seed: int) -> tuple[Tokens, list[Tokens]]:
+    """A text of `room` tokens with a key for each of the first `names` names, spread evenly, and the keys."""
     if not 1 <= names <= len(NAMES):
         raise ValueError(f"names is {names}, it must be 1 to {len(NAMES)}")
     keys = [words.digits(key_of(seed + 1 + trial, i)) for i in range(names)]
     needles = [words.named_needle[i].fill(keys[i]) for i in range(names)]
-    asked = int((trial + 0.5) / trials * names)
-    question = words.named_question[asked].pieces[0]
-    fixed = len(words.introduction) + sum(len(n) for n in needles) + len(question)
-    hay = haystack(words, text, trial, length - fixed)
+    hay = haystack(words, text, trial, room - len(words.introduction) - sum(len(n) for n in needles))
     at = [place_of(hay, int((i + 0.5) / names * len(hay)), words.stops) for i in range(names)]
     parts = [words.introduction]
     for begin, end, needle in zip([0, *at[:-1]], at, needles):
         parts += [hay[begin:end], needle]
-    return Prompt(np.concatenate((*parts, hay[at[-1] :])), question, keys[asked])
+    return np.concatenate((*parts, hay[at[-1] :])), keys
+
+
+def named_keys(words: Words, text: str, length: int, names: int, trial: int, trials: int, seed: int) -> Prompt:
+    """As passkey, with a key for each of `names` names; the trials ask for names spread evenly too."""
+    asked = int((trial + 0.5) / trials * names)
+    question = words.named_question[asked].pieces[0]
+    tokens, keys = _with_keys(words, text, length - len(question), names, trial, seed)
+    return Prompt(tokens, question, keys[asked])
+
+
+def every_name(words: Words, text: str, length: int, names: int, trial: int, seed: int) -> list[Prompt]:
+    """As named_keys, with a question for each name after one text; the longest prompt has `length` tokens."""
+    questions = [words.named_question[i].pieces[0] for i in range(min(names, len(NAMES)))]
+    tokens, keys = _with_keys(words, text, length - max(map(len, questions)), names, trial, seed)
+    return [Prompt(tokens, question, key) for question, key in zip(questions, keys)]
 
 
 def continuation(words: Words, length: int, trial: int) -> Prompt:
@@ -92,3 +104,14 @@ def continuation(words: Words, length: int, trial: int) -> Prompt:
     offset = PPL_OFFSETS[trial] % starts
     piece = words.book[offset : offset + length]
     return Prompt(piece[: length - PPL_SCORED], piece[:0], piece[length - PPL_SCORED :])
+
+
+def decoded(words: Words, length: int, trial: int) -> Prompt:
+    """As continuation, but each of the scored tokens' rows selects for itself, as an answer's do. Trials begin 100,000 tokens apart."""
+    starts = len(words.book) - length + 1
+    if starts < 1 or length <= PPL_SCORED + 1:
+        raise ValueError(f"length is {length}, it must be {PPL_SCORED + 2} to {len(words.book)}")
+    offset = trial * PPL_OFFSETS[1] % starts
+    piece = words.book[offset : offset + length]
+    asks = length - PPL_SCORED - 1
+    return Prompt(piece[:asks], piece[asks : asks + 1], piece[asks + 1 :])

@@ -1,5 +1,5 @@
 // One item is one query block and one KV head: 64 rows x G heads against every key of the context, gathered, turned and packed once.
-// Keys are taken 256 at a time; for 24 rows at a time their scores, weights and products stay in the first-level cache.
+// Keys are taken 256 at a time; for 24 or 32 rows at a time their scores, weights and products stay in the first-level cache.
 #include "steps/attend.h"
 
 #include <algorithm>
@@ -15,14 +15,13 @@ namespace bough::cpu {
 namespace {
 
 constexpr int kGroupKeys = 256;
-constexpr int kRowChunk = 24;
 
 struct Workspace {
   std::byte* q;        // [rows, d] elements
   std::byte* k_tiles;  // of kGroupKeys keys
   std::byte* v_tiles;
-  float* s;      // [kRowChunk, kGroupKeys]
-  std::byte* p;  // [kRowChunk, kGroupKeys] elements
+  float* s;      // [pass_rows, kGroupKeys]
+  std::byte* p;  // [pass_rows, kGroupKeys] elements
   float* o;      // [rows, padded(d)]
   float* m;      // [rows]
   float* l;
@@ -37,8 +36,8 @@ struct Workspace {
     w.q = carver.bytes(static_cast<size_t>(rows * d) * ops.elem);
     w.k_tiles = carver.bytes(ops.k_tile_bytes(d) * (kGroupKeys / kTileKeys));
     w.v_tiles = carver.bytes(ops.v_tile_bytes(d) * (kGroupKeys / kTileKeys));
-    w.s = carver.take<float>(kRowChunk * kGroupKeys);
-    w.p = carver.bytes(kRowChunk * kGroupKeys * ops.elem);
+    w.s = carver.take<float>(int64_t{ops.pass_rows} * kGroupKeys);
+    w.p = carver.bytes(static_cast<size_t>(ops.pass_rows * kGroupKeys) * ops.elem);
     w.o = carver.take<float>(rows * padded(d));
     w.m = carver.take<float>(rows);
     w.l = carver.take<float>(rows);
@@ -74,7 +73,7 @@ class BlockAttend {
     for (int64_t rank = 0; rank < size_; rank += kGroupKeys) {
       const int tiles = static_cast<int>((std::min<int64_t>(kGroupKeys, size_ - rank) + kTileKeys - 1) / kTileKeys);
       pack_group(rank, tiles);
-      for (int r = 0; r < rows_; r += kRowChunk) attend_rows(rank, tiles, r, std::min(kRowChunk, rows_ - r));
+      for (int r = 0; r < rows_; r += ops_.pass_rows) attend_rows(rank, tiles, r, std::min(ops_.pass_rows, rows_ - r));
     }
     store();
   }
@@ -191,6 +190,7 @@ void attend(const TileOps& ops, const AttendArgs& a) {
   for (int64_t item = a.first_block * a.heads.kv_heads; item < blocks * a.heads.kv_heads; ++item) {
     Carver carver(scratch.mine());
     const Workspace w = Workspace::carve(ops, most_rows, a.heads.head_dim, carver);
+    const TileScope scope(ops);
     BlockAttend(ops, a, item / a.heads.kv_heads, static_cast<int>(item % a.heads.kv_heads), w).run();
   }
 }

@@ -156,6 +156,7 @@ void attend_cached(const TileOps& ops, const AttendCachedArgs& a) {
   for (int64_t item = 0; item < items; ++item) {
     Carver carver(scratch.mine());
     const Workspace w = Workspace::carve(ops, a.heads.group(), d, carver);
+    const TileScope scope(ops);
     const int64_t split = item % splits;
     const int kv_head = static_cast<int>(item / splits % a.heads.kv_heads);
     const int row = static_cast<int>(item / splits / a.heads.kv_heads);

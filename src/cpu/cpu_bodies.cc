@@ -23,6 +23,7 @@ AttentionBodies over(const char* name) {
 
 }  // namespace
 
+AttentionBodies bodies_amx() { return over<tile_amx>(tile_amx()->name); }
 AttentionBodies bodies_bf16() { return over<tile_bf16>(tile_bf16()->name); }
 AttentionBodies bodies_f32() { return over<tile_f32>("f32"); }
 

@@ -21,6 +21,8 @@ bool working_set_reserve(const TileOps& ops, const KvShape& shape, int64_t keys,
 void working_set_build(const TileOps& ops, const WorkingSetArgs& args);
 void attend_cached(const TileOps& ops, const AttendCachedArgs& args);
 
+// By AMX; REQUIRES tile_amx().
+AttentionBodies bodies_amx();
 // By AVX-512 BF16; REQUIRES tile_bf16().
 AttentionBodies bodies_bf16();
 AttentionBodies bodies_f32();

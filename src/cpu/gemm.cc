@@ -15,15 +15,16 @@ namespace bough {
 namespace cpu {
 namespace {
 
-constexpr int64_t kRows = 64;      // rows of a tile; the last tile is padded
-constexpr int64_t kColumns = 384;  // output features of a panel, at most
+constexpr int64_t kRows = 64;  // rows of a tile; the last tile is padded
 
-// The panel width for N: the widest multiple of 32 up to kColumns that divides N, else kColumns with a narrower last panel.
+// The panel width for N: the widest multiple of 32 up to `most` that divides N, else `most` with a narrower last panel. oneDNN does a
+// panel with AMX in the time that it takes to get ready for one of 384.
 int64_t panel_width(int64_t n) {
-  for (int64_t w = std::min(kColumns, n / 32 * 32); w >= 128; w -= 32) {
+  const int64_t most = tile_amx() != nullptr ? 1536 : 384;
+  for (int64_t w = std::min(most, n / 32 * 32); w >= 128; w -= 32) {
     if (n % w == 0) return w;
   }
-  return std::min(kColumns, n);
+  return std::min(most, n);
 }
 
 dnnl::engine& engine() {

@@ -9,6 +9,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gemm_int8.h"
 #include "cpu/model_bodies.h"
+#include "cpu/tile.h"
 
 namespace bough::cpu {
 namespace {
@@ -72,7 +73,7 @@ void dot(std::span<const LinearArgs> products) {
 void linear(std::span<const LinearArgs> products) {
   if (products.front().phase == Phase::decode) return dot(products);
   for (const LinearArgs& a : products) {
-    if (!a.precise && gemm_int8_takes(a.w.type)) {
+    if (!a.precise && tile_amx() == nullptr && gemm_int8_takes(a.w.type)) {
       gemm_int8(a);
     } else {
       gemm(a);

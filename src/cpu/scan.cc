@@ -114,7 +114,7 @@ class BlockScan {
   // Scores of the keys in w_.tile, one a lane.
   void score(const std::byte* rows, float* best) const {
     std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
-    ops_.max_scores(rows, rows_, a_.heads.head_dim, w_.tile, best);
+    ops_.max_scores(rows, 1, rows_, a_.heads.head_dim, w_.tile, best);
   }
 
   // Scores of 32 keys of `type`, null beyond the last lane.
@@ -284,6 +284,7 @@ void scan(const TileOps& ops, const ScanArgs& a) {
   for (const Item& item : items) {
     Carver carver(scratch.mine());
     const Workspace w = Workspace::carve(ops, most_rows, a.heads.head_dim, carver);
+    const TileScope scope(ops);
     BlockScan(ops, a, item, w).run();
   }
 }

@@ -86,7 +86,10 @@ class PieceScan {
         for (int h = 0; h < a_.heads.kv_heads; ++h) pack_rows(blocks_[b], h, w);
       }
 #pragma omp for schedule(dynamic)
-      for (const Item& item : items) scan(item, w);
+      for (const Item& item : items) {
+        const TileScope scope(ops_);
+        scan(item, w);
+      }
     }
   }
 
@@ -191,6 +194,20 @@ class PieceScan {
     }
   }
 
+  // The packed tile against all blocks that have candidate j, those with as many rows together: their rows follow one another.
+  void score(const Item& item, int64_t j, const Workspace& w) const {
+    for (size_t b = item.first, end = b; b < item.end; b = end) {
+      const int rows = blocks_[b].rows.count();
+      const auto goes_on = [&] { return end < item.end && blocks_[end].rows.count() == rows && count(blocks_[end]) > j; };
+      while (goes_on()) ++end;
+      if (end == b) {
+        ++end;
+        continue;
+      }
+      ops_.max_scores(rows_of(blocks_[b], item.head), static_cast<int>(end - b), rows, d_, w.tile, w.best + (b - item.first) * kTileKeys);
+    }
+  }
+
   void scan(const Item& item, const Workspace& w) const {
     const Piecewise& longest =
         *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
@@ -212,10 +229,7 @@ class PieceScan {
         prefetch(longest, item.head, j + kTileKeys, item.to, node);
         if (turned && !numbered) angles(longest, item.head, j, lanes, node, w.angles);
         ops_.pack_keys(keys, type, d_, a_.rope->params(), cos, sin, w.tile);
-        for (size_t b = item.first; b < item.end; ++b) {
-          const Piecewise& p = blocks_[b];
-          if (count(p) > j) ops_.max_scores(rows_of(p, item.head), p.rows.count(), d_, w.tile, w.best + (b - item.first) * kTileKeys);
-        }
+        score(item, j, w);
       }
       for (size_t b = item.first; b < item.end; ++b) {
         const Piecewise& p = blocks_[b];

@@ -20,7 +20,12 @@ constexpr int padded(int d) { return (d + 31) / 32 * 32; }
 
 struct TileOps {
   const char* name;
-  size_t elem;  // bytes of an element of rows and tiles
+  size_t elem;    // bytes of an element of rows and tiles
+  int pass_rows;  // rows to multiply at once, a multiple of what the kernels do best
+
+  // Take and give back this thread's matrix unit; null where there is none. scores, max_scores and accumulate run in between.
+  void (*begin)();
+  void (*end)();
 
   // x [count] to elements, rounded to `round` on the way. count is even.
   void (*pack_rows)(const float* x, int64_t count, DType round, void* rows);
@@ -32,8 +37,8 @@ struct TileOps {
   void (*pack_values)(const std::byte* const* values, DType type, int d, void* tile);
   // s[r * lds + j] = rows[r] . key j
   void (*scores)(const void* rows, int count, int d, const void* tile, float* s, int64_t lds);
-  // best[j] = max over r of rows[r] . key j, and of best[j]
-  void (*max_scores)(const void* rows, int count, int d, const void* tile, float* best);
+  // best[g][j] = max over r of rows[g][r] . key j, and of best[g][j]; rows [groups][count][d], best [groups][32]
+  void (*max_scores)(const void* rows, int groups, int count, int d, const void* tile, float* best);
   // s[r * lds + j] = cap * tanh(s / cap) for `keys` (a multiple of 32) scores of each row, to 1e-6 * cap.
   void (*softcap)(float* s, int64_t lds, int count, int keys, float cap);
   // Online softmax of one group of keys: row r sees scores [hidden[r], visible[r]) of `keys` (a multiple of 32); hidden may be null: 0.
@@ -41,11 +46,27 @@ struct TileOps {
   // elements, 0 where the row sees nothing.
   void (*softmax)(const float* s, int64_t lds, int count, int keys, const int* hidden, const int* visible, float* m, float* l, float* alpha,
                   void* p);
-  // o[r] = o[r] * alpha[r] + p[r] . V; o [count][padded(d)]
+  // o[r] = o[r] * alpha[r] + p[r] . V; o [count][padded(d)]. keys is a multiple of 32, 512 at most.
   void (*accumulate)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o);
 
   size_t k_tile_bytes(int d) const { return static_cast<size_t>(d) * kTileKeys * elem; }
   size_t v_tile_bytes(int d) const { return static_cast<size_t>(padded(d)) * kTileKeys * elem; }
+};
+
+// Between begin and end.
+class TileScope {
+ public:
+  explicit TileScope(const TileOps& ops) : end_(ops.end) {
+    if (ops.begin != nullptr) ops.begin();
+  }
+  ~TileScope() {
+    if (end_ != nullptr) end_();
+  }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+
+ private:
+  void (*end_)();
 };
 
 // Highway, for the best instruction set of this CPU: f32 elements, every KV type.
@@ -53,5 +74,8 @@ const TileOps* tile_f32();
 
 // AVX-512 BF16: bf16 elements, every KV type but f32; null where the CPU lacks it.
 const TileOps* tile_bf16();
+
+// AMX, with the same elements and types; null where the CPU lacks it or the system does not let us use it.
+const TileOps* tile_amx();
 
 }  // namespace bough::cpu

@@ -262,9 +262,12 @@ void scores(const void* rows, int count, int d, const void* tile, float* s, int6
   });
 }
 
-void max_scores(const void* rows, int count, int d, const void* tile, float* best) {
-  for_rows(count, [=]<int R>(Count<R>, int row)
-                      HWY_ATTR { max_rows<R>(static_cast<const float*>(rows) + row * d, d, static_cast<const float*>(tile), best); });
+void max_scores(const void* rows, int groups, int count, int d, const void* tile, float* best) {
+  for (int g = 0; g < groups; ++g) {
+    const float* group = static_cast<const float*>(rows) + static_cast<int64_t>(g) * count * d;
+    float* out = best + g * kTileKeys;
+    for_rows(count, [=]<int R>(Count<R>, int row) HWY_ATTR { max_rows<R>(group + row * d, d, static_cast<const float*>(tile), out); });
+  }
 }
 
 void accumulate(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) {
@@ -313,8 +316,19 @@ void softmax(const float* s, int64_t lds, int count, int keys, const int* hidden
 }
 
 const TileOps* tile_ops() {
-  static const TileOps ops{
-      hwy::TargetName(HWY_TARGET), 4, pack_rows, pack_keys, pack_values, scores, max_scores, softcap, softmax, accumulate};
+  static const TileOps ops{hwy::TargetName(HWY_TARGET),
+                           4,
+                           24,
+                           nullptr,
+                           nullptr,
+                           pack_rows,
+                           pack_keys,
+                           pack_values,
+                           scores,
+                           max_scores,
+                           softcap,
+                           softmax,
+                           accumulate};
   return &ops;
 }
 

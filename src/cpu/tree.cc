@@ -73,7 +73,10 @@ class TreeSearch {
     for (int64_t i = 0; i < groups; ++i) pack_queries(i, workspace());
     while (split()) {
 #pragma omp parallel for schedule(dynamic)
-      for (const Item& item : items_) score(item, workspace());
+      for (const Item& item : items_) {
+        const TileScope scope(ops_);
+        score(item, workspace());
+      }
 #pragma omp parallel for schedule(dynamic)
       for (size_t i = 0; i < lists_.size(); ++i) {
         if (lists_[i].halves > 0) keep(static_cast<int64_t>(i), workspace());
@@ -205,7 +208,7 @@ class TreeSearch {
       ops_.pack_keys(keys, a_.kv.type, a_.heads.head_dim, a_.rope->params(), turn ? w.angles : nullptr, turn ? sin : nullptr, w.tile);
       float best[kTileKeys];
       std::fill_n(best, kTileKeys, -std::numeric_limits<float>::infinity());
-      ops_.max_scores(packed(item.list * kv_heads_ + item.kv_head), rows, a_.heads.head_dim, w.tile, best);
+      ops_.max_scores(packed(item.list * kv_heads_ + item.kv_head), 1, rows, a_.heads.head_dim, w.tile, best);
       for (int i = 0; i < count; ++i) {
         float& s = out[item.begin + (from + i) / per_half];
         s = std::max(s, best[i]);

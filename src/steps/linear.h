@@ -8,10 +8,9 @@
 
 namespace bough {
 
-// prefill: in 8 bits (below) where W's type is a quantised one and the CPU has 8-bit dot products, unless
-// `precise`; else W is dequantised and multiplied in
-// bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot products straight on the quantised rows, x quantised as ggml's dot product
-// for that type wants it.
+// prefill: in 8 bits (below) where W's type is a quantised one and the CPU has 8-bit dot products, unless `precise` or the CPU has AMX,
+// whose bf16 products are as fast; else W is dequantised and multiplied in bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot
+// products straight on the quantised rows, x quantised as ggml's dot product for that type wants it.
 enum class Phase : uint8_t { prefill, decode };
 
 class PackedWeights;

@@ -20,7 +20,8 @@ from quality.attention import KvCache, PlanAttention  # noqa: E402
 from quality.delta import DeltaAttention, DenseRows  # noqa: E402
 from quality.gguf_file import dequantise  # noqa: E402
 from quality.lists import ListAttention, attend_torch  # noqa: E402
-from quality.llama import Shape  # noqa: E402
+from quality.lab import Task, Way  # noqa: E402
+from quality.llama import Layer, Model, Shape  # noqa: E402
 from quality.probe import Turn, probe_torch  # noqa: E402
 from quality.search import NONE, Search, blocks_of, coarse, grouped, summary  # noqa: E402
 from quality.search_plan import SearchPlan, Stage, search_plan  # noqa: E402
@@ -204,8 +205,15 @@ def test_prompts(tmp_path: Any) -> None:
     text, question = "".join(map(chr, named.text)), "".join(map(chr, named.question))
     assert text.count(" The pass key of ") == 8 and len(text) + len(question) == 8000
     assert question.strip() + " " + "".join(map(chr, named.answer)) + "." in text
+    every = tasks.every_name(w, "filler", 8000, 8, 1, 0)
+    assert len(every) == 8 and max(len(p.text) + len(p.question) for p in every) == 8000
+    asked = "".join(map(chr, every[5].question)).strip() + " " + "".join(map(chr, every[5].answer)) + "."
+    assert all(p.text is every[0].text for p in every) and asked in "".join(map(chr, every[5].text))
     piece = tasks.continuation(w, 2000, 1)
     assert np.array_equal(np.concatenate((piece.text, piece.answer)), w.book[100_000 % 14_201 :][:2000])
+    rows = tasks.decoded(w, 2000, 1)
+    assert np.array_equal(rows.fed, w.book[100_000 % 14_201 :][:1999]) and np.array_equal(rows.answer, piece.answer)
+    assert len(rows.question) == 1
 
 
 def test_costs_are_those_counted_by_hand() -> None:
@@ -249,6 +257,43 @@ def test_rows_by_themselves_may_follow_a_plan_of_their_own() -> None:
         assert apart(a, b) > 1e-3
 
 
+def random_model() -> Model:
+    g = torch.Generator().manual_seed(3)
+
+    def weight(*shape: int) -> Any:
+        return torch.randn(*shape, generator=g) / shape[-1] ** 0.5
+
+    made = object.__new__(Model)
+    made.shape, made.device, made.dtype = SHAPE, CPU, torch.float32
+    made.embedding, made.norm = weight(50, 576) * 20, torch.ones(576)
+    made.head = made.embedding
+    ones = torch.ones(576)
+    made.layers = [
+        Layer(ones, weight(15 * 64, 576), weight(576, 576), ones, weight(2 * 96, 576), weight(576, 96))
+        for _ in range(SHAPE.layers)
+    ]
+    return made
+
+
+def test_questions_after_one_text_are_as_if_each_came_with_it() -> None:
+    model, cache = random_model(), KvCache(SHAPE, CPU, torch.float32)
+    way = PlanAttention(PLAN, cache, 4096)
+    text = torch.arange(1800) * 7 % 50
+    questions = [torch.tensor(q) for q in ([3, 1, 4], [1, 5, 9, 2, 6], [3, 1, 4])]
+    whole = [model.logits(torch.cat((text, q)), way, len(q), 2) for q in questions]
+    model.read(text, way, 10)
+    for q, logits in zip(questions, whole):
+        assert torch.allclose(model.ask(q, way, len(text), 2), logits, atol=1e-4)
+    assert not torch.allclose(whole[0], whole[1], atol=1e-2)
+
+
+def test_ways_that_differ_in_single_rows_read_alike() -> None:
+    a, b, c = (Way("", plan=p) for p in (PLAN, {**PLAN, "own": PLAN}, {**PLAN, "k": 1024}))
+    assert a.reads_like(b) and not a.reads_like(c) and not a.reads_like(Way("", search=SEARCH))
+    task = Task("every-name", 8192, trials=3, names=8)
+    assert task.count == 24 and str(task) == "every-name8 book 8192"
+
+
 @pytest.mark.parametrize("trained, window", [(8192, 100), (256, 100), (256, 300)])
 def test_dense_rows_are_attention_with_far_keys_at_the_window(trained: int, window: int) -> None:
     shape = Shape(1, 9, 3, 64, 1e5, 1e-5, trained)
@@ -282,7 +327,7 @@ def test_the_correction_makes_every_nth_row_dense() -> None:
     assert torch.equal(*(way(3, *single, 1984, True) for way in (plain, delta)))
 
 
-@pytest.mark.parametrize("table", ["searches", "rows", "names", "filler", "layers", "delta", "far"])
+@pytest.mark.parametrize("table", tables.TABLES)
 def test_plans_of_the_tables_are_valid(table: str) -> None:
     q, k, v = (x.transpose(0, 1)[None] for x in rows_of(1, 3))
     for way, task in tables.cells(table):

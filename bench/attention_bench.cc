@@ -145,6 +145,7 @@ struct ScanShape {
   bool grid;
   Scan scan;
   bool summary = false;
+  int piece = 0;
 };
 
 void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& queries, const ScanShape& shape, int runs) {
@@ -162,7 +163,8 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   args.q = queries.q.data();
   args.active = active.data();
   args.candidates = {shape.grid ? nullptr : starts.data(), count.data(), 1, shape.chunks, kSinks, shape.chunk};
-  args.rounds = StagePlan{.chunk = shape.chunk}.descent_rounds();
+  args.rounds = shape.piece > 0 ? 0 : StagePlan{.chunk = shape.chunk}.descent_rounds();
+  args.piece = shape.piece;
   args.query_stride = shape.stride;
   args.scan = shape.scan;
   args.scan_window = kWindow - 64;
@@ -173,13 +175,16 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   KeySummary summary;
   const KeySummary* const summaries[] = {&summary};
   if (shape.summary) {
-    extend_summary({cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, 0, kSinks, shape.chunks, body.key_means}, summary);
+    const int64_t chunks = shape.piece > 0 ? kMeans / shape.chunk : shape.chunks;
+    extend_summary({cache.shape, queries.batch.sequences[0], kLayer, shape.chunk, shape.piece, kSinks, chunks, body.key_means}, summary);
     args.summaries = summaries;
   }
   const int rows = pooled_rows(queries.batch.blocks[0], shape.stride, Pool::mean);
-  const double probes = 2.0 * (1 + std::log2(shape.chunk)) * static_cast<double>(shape.chunks);
+  const double of_chunk = shape.piece > 0 ? static_cast<double>(shape.chunk / shape.piece) : 2.0 * (1 + std::log2(shape.chunk));
+  const double probes = of_chunk * static_cast<double>(shape.chunks);
   const double flops = 2.0 * kDim * probes * rows * kHeads * static_cast<double>(blocks);
-  const std::string step = "scan " + std::to_string(shape.chunks) + "x" + std::to_string(shape.chunk) + " rows " + std::to_string(rows) +
+  const std::string step = "scan " + std::to_string(shape.chunks) + "x" + std::to_string(shape.chunk) +
+                           (shape.piece > 0 ? " by " + std::to_string(shape.piece) : "") + " rows " + std::to_string(rows) +
                            (shape.scan == Scan::relative ? " relative" : " indexed") + (shape.summary ? " summary x" : " x") +
                            std::to_string(blocks);
   measure(step, body, cache.shape.type, flops, runs, scores, [&] { body.scan(args); });
@@ -198,7 +203,7 @@ void bench_summary(const AttentionBodies& body, const Cache& cache, int runs) {
   measure("summary of means, " + std::to_string(kMeans), body, cache.shape.type, sums, runs, {}, build);
 }
 
-// The lists of the default plan once everything is long: sinks, 2,048 selected, the window.
+// The lists of plan `3k` once everything is long: sinks, 2,048 selected, the window.
 struct Selection {
   std::vector<int64_t> w0;
   std::vector<int32_t> count;
@@ -284,6 +289,13 @@ void bench_body(const AttentionBodies& body, const Cache& cache, int runs) {
     bench_scan(body, cache, prefill, shape, oracle ? 1 : runs);
     bench_scan(body, cache, decode, shape, oracle ? 1 : runs);
     bench_scan(body, cache, tail, shape, oracle ? 1 : runs);
+  }
+  // What `default` does: for all blocks, then for a row by itself.
+  bench_scan(body, cache, prefill, {2048, 64, 16, true, Scan::relative, true, 8}, oracle ? 1 : runs);
+  for (const ScanShape& shape :
+       {ScanShape{2048, 64, 1, true, Scan::relative, true, 8}, ScanShape{4096, 16, 1, false, Scan::relative, true, 8},
+        ScanShape{2048, 8, 1, false, Scan::relative, false, 1}}) {
+    bench_scan(body, cache, decode, shape, oracle ? 1 : runs);
   }
   bench_summary(body, cache, oracle ? 1 : runs);
   bench_attend(body, cache, prefill, oracle ? 1 : runs);

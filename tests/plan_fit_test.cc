@@ -27,10 +27,10 @@ TEST(PlanFit, UnchangedWhereItFits) {
 TEST(PlanFit, PresetIsCutToTheLargestThatFits) {
   const auto first_only = fit_plan(plan_of("default"), 5443, false);
   ASSERT_TRUE(first_only.ok());
-  EXPECT_EQ(first_only->plan.k, 2048);
+  EXPECT_EQ(first_only->plan.k, 512);
   EXPECT_EQ(first_only->plan.first->k, 4088);
   EXPECT_EQ(first_only->note, "k of the first 3 layers was cut from 4096 to 4088 because the model was trained on 5443 tokens");
-  const auto both = fit_plan(plan_of("default"), 2048, false);
+  const auto both = fit_plan(plan_of("3k"), 2048, false);
   ASSERT_TRUE(both.ok());
   EXPECT_EQ(both->plan.k, 696);
   EXPECT_EQ(both->plan.first->k, 696);

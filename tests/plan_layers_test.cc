@@ -42,7 +42,7 @@ TEST(PlanLayers, ResolveToOnePlanEach) {
   EXPECT_EQ(p.layer(7).context_tokens(), 64 + 1024 + 64 + 4);
   EXPECT_EQ(p.layer(7).k, 0);
   EXPECT_EQ(p.layer(8).last_chunk(), 4);
-  EXPECT_EQ(p.layer(8).k, 2048);
+  EXPECT_EQ(p.layer(8).k, base.k);
   EXPECT_EQ(p.context_tokens(), base.context_tokens());
   EXPECT_EQ(p.distinct_layers().size(), 8u);
   EXPECT_EQ(plan_of(plan_json(p)), p);

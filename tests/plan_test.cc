@@ -43,7 +43,7 @@ const std::vector<std::pair<std::string, std::string>> kPresetJson = {
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":16,"rounds":0,"piece":8},)"
      R"({"chunk":16,"keep":32768,"query_block":64,"query_stride":4,"rounds":1,"piece":0,"row_piece":8,"row_keep":65536},)"
      R"({"chunk":8,"keep":8192,"query_block":64,"query_stride":1,"rounds":1,"piece":0,"row_piece":1,"row_keep":16384}],)"
-     R"("k":2048,"row_k":1024,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
+     R"("k":512,"row_k":512,"tree":null,"first":{"layers":3,"k":4096,"scan":"chunk-indexed"},"scan":"relative","positions":"rank",)"
      R"("lists":"layer","pool":"mean","refresh":[16,8,4],"tail":64,"dense_below":0,"layers":[]})"},
     {"descent",
      R"({"mode":"stages","sinks":256,"window":1024,"stages":[{"chunk":64,"query_block":64,"query_stride":4,"rounds":0,"piece":0},)"
@@ -110,7 +110,7 @@ TEST(Plan, EveryChoiceSurvivesTheRoundTrip) {
 TEST(Plan, Accessors) {
   const AttentionPlan p = plan_of("default");
   EXPECT_EQ(p.layer(2).k, 4096);
-  EXPECT_EQ(p.layer(3).k, 2048);
+  EXPECT_EQ(p.layer(3).k, 512);
   EXPECT_EQ(p.layer(2).scan, Scan::chunk_indexed);
   EXPECT_EQ(p.layer(3).scan, Scan::relative);
   EXPECT_EQ(p.max_k(), 4096);
@@ -123,9 +123,9 @@ TEST(Plan, Accessors) {
   EXPECT_EQ(plan_of("dense").context_tokens(), 0);
   AttentionPlan none_first = p;
   none_first.first->layers = 0;
-  EXPECT_EQ(none_first.max_k(), 2048);
+  EXPECT_EQ(none_first.max_k(), 512);
   const AttentionPlan long_chunk = plan_of(R"({"sinks":512,"window":2048,"stages":[{"chunk":512}],"first":null,"refresh":[4]})");
-  EXPECT_EQ(long_chunk.context_tokens(), 512 + 2048 + 2048 + 512 + 4);
+  EXPECT_EQ(long_chunk.context_tokens(), 512 + 2048 + 512 + 512 + 4);
 }
 
 TEST(PlanJson, UnknownNames) {
@@ -238,7 +238,7 @@ TEST(PlanRules, Keeps) {
               HasSubstr("stages[2].keep is 8200, must be a multiple of the previous chunk 16"));
   EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":65536")),
               HasSubstr("stages[2].keep is 65536, must be at most the previous keep 32768"));
-  EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":1024")), HasSubstr("stages[2].keep is 1024, must be at least k 2048"));
+  EXPECT_THAT(plan_error(changed("\"keep\":8192", "\"keep\":256")), HasSubstr("stages[2].keep is 256, must be at least k 512"));
   const auto rows = [](const std::string& middle, const std::string& last) {
     return R"({"stages":[{"chunk":64},{"chunk":16,"keep":32768,"row_keep":)" + middle + R"(},{"chunk":8,"keep":8192,"row_keep":)" + last +
            "}]}";
@@ -254,14 +254,14 @@ TEST(PlanRules, Keeps) {
       plan_error(rows("4096", "0")),
       HasSubstr("stages[2].row_keep is 0, so single rows pass on 8192 tokens, must be at most the 4096 that entered the stage before"));
   EXPECT_THAT(plan_error(rows("65568", "0")), HasSubstr("stages[1].row_keep is 65568, must be a multiple of the previous chunk 64"));
-  EXPECT_THAT(plan_error(rows("0", "1024")), HasSubstr("stages[2].row_keep is 1024, must be at least k 2048"));
+  EXPECT_THAT(plan_error(rows("0", "256")), HasSubstr("stages[2].row_keep is 256, must be at least k 512"));
   EXPECT_TRUE(parse_plan(R"({"row_k":16384})").ok());
   EXPECT_TRUE(parse_plan(R"({"row_k":8})").ok());
   EXPECT_THAT(plan_error(R"({"row_k":12})"), HasSubstr("row_k is 12, must be a multiple of the last chunk 8"));
   EXPECT_EQ(plan_of(R"({"row_k":512})").layer(0).selected(1), 512) << "in the first layers too";
-  EXPECT_EQ(plan_of(R"({"row_k":512})").layer(9).selected(2), 2048);
-  EXPECT_EQ(plan_of(R"({"row_k":16384})").layer(9).selected(1), 2048) << "never more than k";
-  EXPECT_EQ(plan_of(R"({"row_k":512,"layers":[{"layers":[9],"row_k":0}]})").layer(9).selected(1), 2048);
+  EXPECT_EQ(plan_of(R"({"k":2048,"row_k":512})").layer(9).selected(2), 2048);
+  EXPECT_EQ(plan_of(R"({"k":2048,"row_k":16384})").layer(9).selected(1), 2048) << "never more than k";
+  EXPECT_EQ(plan_of(R"({"k":2048,"row_k":512,"layers":[{"layers":[9],"row_k":0}]})").layer(9).selected(1), 2048);
   EXPECT_THAT(plan_error(R"({"mode":"hip","row_k":8})"), HasSubstr("row_k is 8, must be 0 in mode hip"));
   EXPECT_THAT(plan_error(R"({"mode":"hip","layers":[{"layers":[1],"row_k":8}]})"),
               HasSubstr("layers[0].row_k is set, but mode hip does not use it"));

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <ostream>
 #include <string>
@@ -186,9 +187,8 @@ void TileTest::turn_and_compare(const test::CaseShape& shape) const {
 TEST_P(TileTest, PackKeysTurnsEachKeyByItsOwnAngle) {
   for (const int d : dims()) {
     for (const RopeLayout layout : {RopeLayout::interleaved, RopeLayout::halves}) {
-      for (const int rotated : {d, d / 2, 10, 2}) {
+      for (const int rotated : {d, d / 2, 10, 2})
         turn_and_compare({.heads = 1, .kv_heads = 1, .d = d, .layout = layout, .rotated = rotated, .magnitude = rotated == d ? 1 : 1.2});
-      }
     }
   }
 }
@@ -233,11 +233,9 @@ TEST_P(TileTest, ScoresAndTheirMaximaForEveryCountOfRows) {
           ASSERT_NEAR(s[static_cast<size_t>(r * kStride + j)], sum, 2e-5) << "d " << d << " rows " << count;
           top = std::max(top, sum);
         }
-        if (count == 0) {
-          ASSERT_EQ(best[static_cast<size_t>(j)], static_cast<float>(top));
-        } else {
-          ASSERT_NEAR(best[static_cast<size_t>(j)], top, 2e-5) << "d " << d << " rows " << count;
-        }
+        const double tolerance = count == 0 || j == 5 ? 0 : 2e-5;
+        ASSERT_TRUE(std::abs(best[static_cast<size_t>(j)] - top) <= tolerance || best[static_cast<size_t>(j)] == top)
+            << "d " << d << " rows " << count;
       }
       for (int r = 0; r < count; ++r)
         ASSERT_EQ(std::count(&s[static_cast<size_t>(r * kStride + 32)], &s[static_cast<size_t>(r * kStride)] + kStride, 7.0F), 8);
@@ -246,26 +244,21 @@ TEST_P(TileTest, ScoresAndTheirMaximaForEveryCountOfRows) {
 }
 
 TEST_P(TileTest, MaximaOfGroupsOfRows) {
-  for (const int d : {24, 64, 128}) {
+  for (const auto& [d, count, groups] :
+       {std::array{64, 12, 64}, {64, 12, 5}, {64, 1, 3}, {128, 16, 2}, {96, 20, 5}, {24, 3, 7}, {64, 48, 1}}) {
     const StoredRows keys = stored_rows(DType::bf16, d, 32, 85);
     Memory tile(ops().k_tile_bytes(d));
     ops().pack_keys(keys.rows.data(), DType::bf16, d, RopeParams{}, nullptr, nullptr, tile.get());
-    for (const int count : {1, 3, 12, 16, 20, 48}) {
-      for (const int groups : {1, 2, 5, 64}) {
-        Memory rows = packed(exact_floats(86, int64_t{groups} * count * d));
-        std::vector<float> s(static_cast<size_t>(groups * count * 32));
-        std::vector<float> best(static_cast<size_t>(groups * 32), -1.0F);
-        const TileScope scope(ops());
-        ops().scores(rows.get(), groups * count, d, tile.get(), s.data(), 32);
-        ops().max_scores(rows.get(), groups, count, d, tile.get(), best.data());
-        for (int g = 0; g < groups; ++g) {
-          for (int j = 0; j < 32; ++j) {
-            float top = -1.0F;
-            for (int r = 0; r < count; ++r) top = std::max(top, s[static_cast<size_t>((g * count + r) * 32 + j)]);
-            ASSERT_EQ(best[static_cast<size_t>(g * 32 + j)], top) << "d " << d << " rows " << count << " group " << g << " of " << groups;
-          }
-        }
-      }
+    Memory rows = packed(exact_floats(86, int64_t{groups} * count * d));
+    std::vector<float> s(static_cast<size_t>(groups * count * 32)), best(static_cast<size_t>(groups * 32), -1.0F);
+    const TileScope scope(ops());
+    ops().scores(rows.get(), groups * count, d, tile.get(), s.data(), 32);
+    ops().max_scores(rows.get(), groups, count, d, tile.get(), best.data());
+    for (size_t i = 0; i < best.size(); ++i) {
+      float top = -1.0F;
+      for (size_t r = 0; r < static_cast<size_t>(count); ++r)
+        top = std::max(top, s[(i / 32 * static_cast<size_t>(count) + r) * 32 + i % 32]);
+      ASSERT_EQ(best[i], top) << "d " << d << " rows " << count << " key " << i % 32 << " of group " << i / 32 << " of " << groups;
     }
   }
 }

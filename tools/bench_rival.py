@@ -3,7 +3,8 @@
 
 Bough reads with its default plan and with its own dense one; llama.cpp the packaged file and, where its llama-quantize is built, a copy
 in Q4_0, the format that it is fastest with. vLLM takes part if this Python has it; it reads no GGUF file on CPUs, so $BOUGH_VLLM_MODEL
-names a folder with the same model. Rivals fill their cache by reading, which is quadratic: beyond --rival-depth they are left out.
+names a folder with the same model. Bough and llama.cpp fill their cache with copies of what they have read; vLLM reads, which is
+quadratic: beyond --vllm-depth it is left out.
 """
 
 import argparse
@@ -60,9 +61,9 @@ def llama_rows(args: argparse.Namespace, model: Path, options: Sequence[object])
 
 
 def llama_decode(args: argparse.Namespace, model: Path) -> Column:
-    depths = joined([depth for depth in args.depths if depth <= args.rival_depth])
-    rows = llama_rows(args, model, ["-p", 0, "-n", STEPS, "-d", depths])
-    return {int(row["n_depth"]): row["avg_ns"] / STEPS / 1e6 for row in rows}
+    threads = len(os.sched_getaffinity(0))
+    rows = [json.loads(line) for line in lines_of([args.llama_decode, model, threads, *args.depths])]
+    return {int(row["depth"]): row["ms"] for row in rows}
 
 
 def llama_prefill(args: argparse.Namespace, model: Path) -> Column:
@@ -99,7 +100,7 @@ def vllm_columns(args: argparse.Namespace) -> Optional[tuple[Column, Column]]:
     if not model:
         print("vLLM is left out: BOUGH_VLLM_MODEL names no folder with the model")
         return None
-    depths = [depth for depth in args.depths if depth <= args.rival_depth]
+    depths = [depth for depth in args.depths if depth <= args.vllm_depth]
     engine = Vllm(model, max([*depths, *args.lengths]) + STEPS + 2)
     return {n: engine.decode(n) for n in depths}, {n: engine.prefill(n) for n in args.lengths}
 
@@ -124,10 +125,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bough", type=Path, required=True, help="the program")
     parser.add_argument("--llama", type=Path, required=True, help="folder of llama.cpp's programs")
+    parser.add_argument("--llama-decode", type=Path, required=True, help="the program of bench/llama_decode.cc")
     parser.add_argument("--model", type=Path, required=True, help="GGUF file")
     parser.add_argument("--depths", type=sizes, default=[0, 2048, 8192, 32768, 131072], metavar="N,N", help="of decode")
     parser.add_argument("--lengths", type=sizes, metavar="N,N", help="of prefill: 512,8192, with --long also 32768")
-    parser.add_argument("--rival-depth", type=int, default=8192, metavar="N", help="largest depth of the rivals")
+    parser.add_argument("--vllm-depth", type=int, default=8192, metavar="N", help="largest depth of vLLM")
     parser.add_argument(
         "--long", action="store_true", help="prefill of 32,768 tokens too, a quarter of an hour for a rival"
     )

@@ -16,5 +16,6 @@ done
 echo "== bough and other engines"
 find_bough
 [[ -z "${LONG:-}" ]] || set -- --long "$@"
-python3 "$root/tools/bench_rival.py" --bough "$bough" --llama "$("$root/tools/setup.sh" --print-llama-dir)/build/bin" --model "$model_path" "$@" |
+python3 "$root/tools/bench_rival.py" --bough "$bough" --llama-decode "$bin/llama_decode" --model "$model_path" \
+  --llama "$("$root/tools/setup.sh" --print-llama-dir)/build/bin" "$@" |
   tee "$out/bough_bench.txt"

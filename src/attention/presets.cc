@@ -36,9 +36,9 @@ AttentionPlan with_first(AttentionPlan plan) {
 AttentionPlan three_k(std::vector<int> refresh) { return with_first(three_stages({256, 32, 8}, {32768, 8192}, 2048, std::move(refresh))); }
 
 // The means of 8 keys choose chunks of 64, two keys of each half chunks of 16 and then of 8; for a row by itself, whose search is cheap,
-// means choose chunks of 16 too and every key those of 8, both from more keys; it needs fewer than the rows of a block together.
+// means choose chunks of 16 too and every key those of 8, both from more keys. More than 512 selected takes attention from what answers.
 AttentionPlan by_means() {
-  AttentionPlan plan = three_stages({64, 16, 8}, {32768, 8192}, 2048, {16, 8, 4});
+  AttentionPlan plan = three_stages({64, 16, 8}, {32768, 8192}, 512, {16, 8, 4});
   plan.stages[0].query_stride = 16;
   plan.stages[0].piece = 8;
   plan.stages[1].rounds = 1;
@@ -47,7 +47,7 @@ AttentionPlan by_means() {
   plan.stages[2].rounds = 1;
   plan.stages[2].row_piece = 1;
   plan.stages[2].row_keep = 16384;
-  plan.row_k = 1024;
+  plan.row_k = 512;
   return with_first(std::move(plan));
 }
 

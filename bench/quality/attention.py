@@ -59,9 +59,11 @@ class KvCache:
         self.k: list[Tensor] = []
         self.v: list[Tensor] = []
         self.means: dict[int, bough.KeySummary] = {}
+        self._averaged: dict[int, int] = {}  # tokens of the text that a layer's means have
         self._batches: dict[tuple[int, int], dict[str, Any]] = {}
 
     def start(self, tokens: int) -> None:
+        self._averaged.clear()
         if tokens <= self.room:
             return
         self.k, self.v = [], []  # given back before more is asked for
@@ -76,7 +78,7 @@ class KvCache:
         self.v[layer][:, first : first + len(k)] = v.transpose(0, 1)
 
     def summary(self, layer: int, paged: bough.PagedAttention, first: int, end: int) -> Optional[bough.KeySummary]:
-        """The means that the layer's plan reads, those of tokens [first, end) made anew."""
+        """The means that the layer's plan reads, those of tokens [first, end) made anew, all where the plan before read none."""
         n = paged.mean_keys
         if n == 0:
             return None
@@ -86,8 +88,11 @@ class KvCache:
             assert made is not None
             self.means[layer] = made
         batch = self.paged(layer, end - first // n * n, end)
-        where = {name: batch[name] for name in ("lengths", "query_start", "longest")}
-        paged.summarise(k, self.means[layer], rows=end - first // n * n, **where)
+        where = {name: batch[name] for name in ("lengths", "longest")}
+        if self._averaged.get(layer, 0) >= first:
+            where.update(query_start=batch["query_start"], rows=end - first // n * n)
+        paged.summarise(k, self.means[layer], **where)
+        self._averaged[layer] = end
         return self.means[layer]
 
     def paged(self, layer: int, rows: int, end: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ SMALL_PLAN = {
         {"chunk": 8, "keep": 1024},
     ],
     "k": 512,
+    "row_k": 0,
     "first": {"layers": 3, "k": 1024},
     "refresh": [16, 8, 4],
 }

@@ -63,7 +63,7 @@ def as_search(fields: Mapping[str, Any]) -> Optional[SearchPlan]:
     """What a plan of mode stages searches, for its cost; None for other modes and plans with `layers`."""
     if fields.get("mode", "stages") != "stages" or fields.get("layers"):
         return None
-    plan = SearchPlan(k_layers=())
+    plan = SearchPlan(k=512, k_layers=())
     if "stages" in fields:
         plan = replace(plan, stages=tuple(_stage(s) for s in fields["stages"]))
     first = fields.get("first", {"layers": 3, "k": 4096}) or {"layers": 0, "k": 0}

@@ -49,7 +49,7 @@ class ListPaged:
         if context > shape.trained_context:
             raise ValueError(f"a context has {context} tokens, it must have {shape.trained_context} or fewer: k is {k}")
         stages = [{"chunk": coarse, "query_stride": 64}, {"chunk": plan.chunk, "keep": k, "query_stride": 64}]
-        fields = {"sinks": plan.sinks, "window": plan.window, "stages": stages, "k": k, "lists": plan.lists}
+        fields = {"sinks": plan.sinks, "window": plan.window, "stages": stages, "k": k, "row_k": 0, "lists": plan.lists}
         fields |= {"refresh": [8, 8], "tail": OWN_ROWS if own else 0, "first": None}
         self.paged = bough.PagedAttention(
             fields,

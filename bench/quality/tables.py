@@ -12,7 +12,7 @@ from .lab import Book, Lab, Task, Way, run_all
 from .run import common
 
 Plan = dict[str, Any]
-TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own")
+TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own", "text")
 SHORT, MIDDLE, LONG = 8192, 32768, 131072
 MEANS = {"piece": 8}
 TWO = {"rounds": 1}  # keys of a chunk
@@ -24,7 +24,7 @@ def stages(*each: tuple[int, int, int, dict[str, int]], **fields: Any) -> Plan:
         {"chunk": chunk, "query_stride": stride, **({"keep": keep} if keep else {}), **how}
         for chunk, keep, stride, how in each
     ]
-    return {"mode": "stages", "stages": made, "refresh": [16, 8, 4][: len(made)], "row_k": 0, **fields}
+    return {"mode": "stages", "stages": made, "refresh": [16, 8, 4][: len(made)], "k": 2048, "row_k": 0, **fields}
 
 
 def by_means(strides: tuple[int, int, int] = (16, 4, 1), keep: tuple[int, int] = (32768, 8192), **fields: Any) -> Plan:
@@ -127,21 +127,39 @@ FAR: dict[str, Plan] = {
 }
 
 
-# How many keys rows by themselves select, and of how many.
+# How many keys rows by themselves select, and of how many; blocks of the text follow A.
 OWN: dict[str, Plan] = {
-    **{f"A, 65536 16384, k {k}": {**A, "own": for_rows((65536, 16384), row_k=k)} for k in (2048, 1024, 512, 256, 128)},
-    "A, 65536 16384, k 4096": {**A, "own": for_rows((65536, 16384), **WIDE)},
-    **{
-        f"A, {a} {b}, k 1024": {**A, "own": for_rows((a, b), row_k=1024)}
-        for a, b in ((32768, 8192), (32768, 16384), (131072, 32768))
-    },
-    "B": B,
-    "every key": every_key(),
+    **{f"A, k {k}": {**A, "own": for_rows((65536, 16384), row_k=k)} for k in (2048, 1024, 512, 256, 128, 64)},
+    **{f"A, 131072 32768, k {k}": {**A, "own": for_rows((131072, 32768), row_k=k)} for k in (1024, 256)},
+    "A, 32768 8192, k 1024": {**A, "own": for_rows((32768, 8192), row_k=1024)},
+    **{f"A, every key, k {k}": {**A, "own": every_key(row_k=k)} for k in (2048, 256)},
 }
+# Every key for all rows: what a selection of that size can reach.
+EXACT: dict[str, Plan] = {
+    f"every key, k {k}": {**every_key(), "own": every_key(row_k=k)} for k in (2048, 1024, 512, 256)
+}
+# How many keys blocks of the text select, with several searches for rows by themselves.
+FINE_TEXT = stages((64, 0, 16, MEANS), (16, 32768, 4, TWO), (8, 8192, 1, {"piece": 1}))
+TEXTS: dict[str, Plan] = {
+    **{f"k {k}": by_means(k=k) for k in (2048, 1024, 512, 256)},
+    "every key of 8192": FINE_TEXT,
+    "every key, k 512": every_key(k=512),
+}
+ASKS: dict[str, Plan] = {
+    "k 512": for_rows((65536, 16384), row_k=512),
+    "k 256": for_rows((65536, 16384), row_k=256),
+    "131072 32768, k 256": for_rows((131072, 32768), row_k=256),
+    "every key, k 256": every_key(row_k=256),
+}
+TEXT: dict[str, Plan] = {f"{a}; {b}": {**text, "own": asks} for a, text in TEXTS.items() for b, asks in ASKS.items()}
 
 
 def named(length: int, names: int, trials: int) -> Task:
     return Task("named", length, trials=trials, names=names)
+
+
+def every_name(length: int, names: int, texts: int) -> Task:
+    return Task("every-name", length, trials=texts, names=names)
 
 
 def cells(table: str) -> list[tuple[Way, Task]]:
@@ -183,10 +201,18 @@ def cells(table: str) -> list[tuple[Way, Task]]:
     if table == "far":
         tasks = [named(MIDDLE, 32, 64), Task("passkey", 524288), Task("passkey", 990000)]
         return [(Way(name, plan=plan), task) for task in tasks for name, plan in FAR.items()]
-    if table == "own":
-        tasks = [named(SHORT, 32, 64), named(MIDDLE, 32, 128), named(MIDDLE, 8, 128), named(LONG, 32, 64)]
-        tasks += [Task("passkey", 524288, seed=1), Task("passkey", 990000)]
-        return [(Way(name, plan=plan), task) for task in tasks for name, plan in OWN.items()]
+    if table in ("own", "text"):
+        plans = {**OWN, **EXACT} if table == "own" else TEXT
+        tasks = [every_name(SHORT, 32, 16), every_name(MIDDLE, 32, 16), every_name(LONG, 32, 8)]
+        tasks += [every_name(MIDDLE, 8, 32), every_name(LONG, 8, 16)]
+        made = [(Way(name, plan=plan), task) for task in tasks for name, plan in plans.items()]
+        if table == "own":
+            far = [Task("passkey", 524288), Task("passkey", 990000)]
+            far += [Task("ppl-decoded", n, trials=t) for n, t in ((SHORT, 8), (MIDDLE, 8), (LONG, 4), (990000, 1))]
+            return made + [(Way(name, plan=plan), task) for task in far for name, plan in OWN.items()]
+        made += [(Way(name, plan=plan), Task("ppl", n)) for n in (SHORT, MIDDLE, LONG) for name, plan in TEXTS.items()]
+        asked = (f"k 512; {name}" for name in ("k 512", "k 256"))
+        return made + [(Way(name, plan=TEXT[name]), Task("passkey", 990000)) for name in asked]
     raise KeyError(table)
 
 

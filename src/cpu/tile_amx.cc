@@ -32,8 +32,8 @@ struct alignas(64) TileConfig {
 static_assert(sizeof(TileConfig) == 64);
 
 void begin() {
-  static constexpr TileConfig kConfig;
-  _tile_loadconfig(&kConfig);
+  static constexpr TileConfig config;
+  _tile_loadconfig(&config);
 }
 void end() { _tile_release(); }
 
@@ -108,7 +108,8 @@ inline void zero_32() {
 class FewRows {
  public:
   FewRows(const std::byte* a, int count, int64_t stride, int steps) {
-    for (int r = 0; r < count; ++r) std::memcpy(data_ + r * kStride, a + r * stride, static_cast<size_t>(steps * kRowBytes));
+    const size_t bytes = static_cast<size_t>(steps) * kRowBytes;
+    for (int r = 0; r < count; ++r) std::memcpy(data_ + r * kStride, a + r * stride, bytes);
     stores_are_done();
   }
   const std::byte* data() const { return data_; }
@@ -123,13 +124,13 @@ class FewRows {
 template <typename F>
 inline void for_sums(const std::byte* a, int count, int64_t stride, const Right& b, const F& f) {
   alignas(64) float sums[2 * kTileRows * kColumns];
-  constexpr int64_t kSumBytes = kColumns * sizeof(float);
+  constexpr int64_t sum_bytes = kColumns * sizeof(float);
   int r = 0;
   for (; r + 2 * kTileRows <= count; r += 2 * kTileRows) {
     zero_32();
     multiply_32(a + r * stride, stride, b);
-    store<0>(sums, kSumBytes);
-    store<1>(sums + kTileRows * kColumns, kSumBytes);
+    store<0>(sums, sum_bytes);
+    store<1>(sums + kTileRows * kColumns, sum_bytes);
     f(r, 2 * kTileRows, sums);
   }
   for (; r < count; r += kTileRows) {
@@ -141,7 +142,7 @@ inline void for_sums(const std::byte* a, int count, int64_t stride, const Right&
       const FewRows few(a + r * stride, rows, stride, b.steps);
       multiply_16(few.data(), FewRows::kStride, b);
     }
-    store<0>(sums, kSumBytes);
+    store<0>(sums, sum_bytes);
     f(r, rows, sums);
   }
 }
@@ -234,9 +235,9 @@ void accumulate(const void* p, int count, int keys, const void* v_tiles, int d, 
 bool may_use_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24;
-  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return (d & kBf16) != 0 && (d & kTile) != 0 && syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+  constexpr unsigned bf16 = 1U << 22, tile = 1U << 24;
+  constexpr long ask_for_state = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (d & bf16) != 0 && (d & tile) != 0 && syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ PLAN = dict(
     window=256,
     stages=[{("query_stride" if n == "stride" else n): x for n, x in s.items()} for s in STAGES],
     k=512,
+    row_k=0,
     first=dict(layers=3, k=1024),
     refresh=[16, 8, 4],
 )
@@ -230,7 +231,7 @@ def test_costs_are_those_counted_by_hand() -> None:
         shape = Shape(30, 9, 3, 64, 1e5, 1e-5, 8192)
         flop = [cost.stage_cost(plan, i, 2048, ends, shape) for i in range(3)]
         assert flop == pytest.approx([chunks * n * 9 * 128 for chunks, n in zip((1024, 2048, 1024), keys)])
-    assert cost.as_search({"mode": "stages"}) == SearchPlan()
+    assert cost.as_search({"mode": "stages"}) == SearchPlan(k=512)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_wrong_plans_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_rows_by_themselves_may_follow_a_plan_of_their_own() -> None:
     sinks = {**PLAN, "mode": "streaming", "refresh": [8]}
-    for field in ("stages", "k", "first"):
+    for field in ("stages", "k", "row_k", "first"):
         del sinks[field]
     shared, own, both = (
         PlanAttention(plan, KvCache(SHAPE, CPU, torch.float32), 4096) for plan in (PLAN, sinks, {**PLAN, "own": sinks})

@@ -15,7 +15,9 @@ namespace bough::cpu {
 namespace {
 
 #pragma GCC push_options
+#ifndef BOUGH_EMULATED_AMX  // tests/tile_amx_test.cc, which runs on any CPU
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,amx-tile,amx-bf16")
+#endif
 
 constexpr int kTileRows = 16;
 constexpr int kRowBytes = 64;  // of a tile: 32 bf16 or 16 f32

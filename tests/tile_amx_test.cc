@@ -17,7 +17,7 @@ namespace {
 // The eight tiles of one thread, 16 rows of 64 bytes each.
 struct Tiles {
   bool configured = false;
-  std::array<std::array<std::array<std::byte, 64>, 16>, 8> rows{};
+  alignas(64) std::array<std::array<std::array<std::byte, 64>, 16>, 8> rows{};
 
   void load(size_t tile, const void* base, int64_t stride) {
     EXPECT_TRUE(configured);

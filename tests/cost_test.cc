@@ -125,7 +125,7 @@ TEST_F(Cost, IsCountedFromThePlanAlone) {
   EXPECT_NEAR(dense.attention_flops, 30.0 * 9 * 4 * 64 * 32768.0 * 32768 / 2, 0.01 * dense.attention_flops);
   EXPECT_EQ(dense.search_flops, 0);
   EXPECT_EQ(dense.keys_attended, 32768);
-  EXPECT_EQ(plan_cost(*parse_plan("3k"), heads, 30, 3328).search_flops, 0) << "all is seen";
+  EXPECT_EQ(plan_cost(*parse_plan("default"), heads, 30, 1792).search_flops, 0) << "all is seen";
 }
 
 }  // namespace

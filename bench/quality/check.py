@@ -70,7 +70,7 @@ def compare(lab: Lab, name: str, one: Attention, other: Attention, length: int, 
     task = Task("passkey", length, trials=2)
     prompt = task.prompt(lab.words, 1)
     begin = time.monotonic()
-    right, _ = lab.trial(both, tail, prompt)
+    right, _, _ = lab.trial(both, tail, prompt)
     apart = torch.cat(both.distances)
     far = float((apart > DIFFERENCE).float().mean())
     good = far <= ROWS_APART and bool(torch.isfinite(apart).all())

@@ -105,10 +105,10 @@ class Cell:
 
 
 class Tally:
-    """A cell as its trials come in."""
+    """A cell as its trials come in; prints a line for each unless `quiet`."""
 
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
+    def __init__(self, cell: Cell, quiet: bool) -> None:
+        self.cell, self.quiet = cell, quiet
         self.last = 0.0
         self._exact = self._right = self._answered = 0
         self._loss = self._seconds = self._first = 0.0
@@ -123,6 +123,9 @@ class Tally:
         self._loss, self._seconds = self._loss + nll, self._seconds + seconds
         c.exact, c.digits, c.cross_entropy = self._exact / c.done, self._right / self._answered, self._loss / c.done
         c.seconds = (self._seconds - self._first) / (c.done - 1) if c.done > 1 else seconds
+        if not self.quiet:
+            name = title(c.task, c.names, c.text, c.length)
+            print(f"  {c.way} | {name} | {c.done - 1}: {good}/{answered} nll {nll:.3f} {seconds:.2f} s", flush=True)
 
 
 class Lab:
@@ -155,12 +158,10 @@ class Lab:
             return paged, tail_of(plan)
         return DeltaAttention(paged, self.cache, every, int(plan.get("window", WINDOW))), tail_of(plan)
 
-    def trial(self, attention: Attention, tail: int, prompt: tasks.Prompt) -> tuple[int, float]:
-        """Answer tokens that were the first choice, and their mean negative log-probability."""
+    def trial(self, attention: Attention, tail: int, prompt: tasks.Prompt) -> tuple[int, int, float]:
         fed = torch.from_numpy(prompt.fed)
         own = min(tail, len(fed) - len(prompt.text)) if len(prompt.question) else 0
-        good, _, nll = self.scored(self.model.logits(fed, attention, own, len(prompt.answer)), prompt)
-        return good, nll
+        return self.scored(self.model.logits(fed, attention, own, len(prompt.answer)), prompt)
 
     def scored(self, logits: Tensor, prompt: tasks.Prompt) -> tuple[int, int, float]:
         """Answer tokens that were the first choice, of how many, and their mean negative log-probability."""
@@ -184,26 +185,20 @@ class Lab:
     def run(self, way: Way, task: Task, until: float = float("inf"), quiet: bool = False) -> Cell:
         """Stops before a trial that would end after `until` (time.monotonic)."""
         attention, tail = self.attention(way, task.length + 16)
-        tally = Tally(self.cell(way, task, attention))
+        tally = Tally(self.cell(way, task, attention), quiet)
         for i in range(task.count):
             if time.monotonic() + 1.1 * tally.last > until:
                 break
             prompt = task.prompt(self.words, i)
             begin = time.monotonic()
-            good, nll = self.trial(attention, tail, prompt)
-            tally.add(good, len(prompt.answer), nll, time.monotonic() - begin)
-            if not quiet:
-                print(
-                    f"  {way.name} | {task} | {i}: {good}/{len(prompt.answer)} nll {nll:.3f} {tally.last:.2f} s",
-                    flush=True,
-                )
+            tally.add(*self.trial(attention, tail, prompt), time.monotonic() - begin)
         return tally.cell
 
-    def run_alike(self, ways: list[Way], task: Task, until: float = float("inf")) -> list[Cell]:
+    def run_alike(self, ways: list[Way], task: Task, until: float = float("inf"), quiet: bool = False) -> list[Cell]:
         """Each text is read once, for all `ways`, which read alike; a trial's time is its question's and its share of the reading. Stops
         before a text that would end after `until`."""
         attentions = [self.attention(way, task.length + 16)[0] for way in ways]
-        tallies = [Tally(self.cell(way, task, attention)) for way, attention in zip(ways, attentions)]
+        tallies = [Tally(self.cell(way, task, attention), quiet) for way, attention in zip(ways, attentions)]
         took = 0.0
         for which in range(task.trials):
             begin = time.monotonic()
@@ -280,7 +275,7 @@ def run_all(lab: Lab, cells: list[tuple[Way, Task]], book: Book, budget: float, 
         left = [c for c in left if c not in alike]
         try:
             if together:
-                done = lab.run_alike([c[0] for c in alike], task, until)
+                done = lab.run_alike([c[0] for c in alike], task, until, quiet)
             else:
                 done = [lab.run(way, task, until, quiet)]
         except Exception as error:  # the other cells still go

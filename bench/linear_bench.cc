@@ -77,7 +77,12 @@ void bench_shape(const Shape& shape, int runs) {
   w.row_bytes = row_bytes;
   for (const int64_t rows : {int64_t{64}, int64_t{256}, int64_t{512}}) {
     if (cpu::gemm_int8_takes(w.type)) measure("int8", cpu::gemm_int8, shape, w, rows, runs);
-    measure("oneDNN", cpu::gemm, shape, w, rows, runs);
+    measure(
+        "oneDNN",
+        [](const LinearArgs& a) {
+          cpu::gemm({&a, 1});
+        },
+        shape, w, rows, runs);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <dnnl.hpp>
 #include <exception>
+#include <optional>
 
 #include "cpu/scratch.h"
 #include "cpu/tile.h"
@@ -112,19 +113,43 @@ std::byte* packed_panels(const LinearArgs& a, bool bf16, int64_t width, PackedWe
   });
 }
 
-// Rows [t * kRows, ...) of x in the kernel's type, zero beyond the last.
-void pack_tile(const LinearArgs& a, int64_t t, bool bf16, std::byte* out) {
-  const int64_t rows = std::min(kRows, a.rows - t * kRows);
-  const int64_t count = rows * a.w.cols;
-  const float* x = a.x + t * kRows * a.w.cols;
-  const size_t element = bf16 ? 2 : 4;
-  if (bf16) {
-    tile_bf16()->pack_rows(x, count, DType::bf16, out);
-  } else {
-    std::copy_n(x, count, reinterpret_cast<float*>(out));
+// x in the kernel's type: whole tiles, zero beyond the last row. Kept by the calling thread until its next one.
+class PackedRows {
+ public:
+  PackedRows(const LinearArgs& a, bool bf16)
+      : cols_(a.w.cols), tile_bytes_(static_cast<size_t>(kRows * cols_) * (bf16 ? 2 : 4)), tiles_((a.rows + kRows - 1) / kRows) {
+    static thread_local std::vector<float> kept;
+    if (kept.size() * sizeof(float) < tile_bytes_ * static_cast<size_t>(tiles_) + kAlignment)
+      kept.resize((tile_bytes_ * static_cast<size_t>(tiles_) + kAlignment) / sizeof(float));
+    const auto address = reinterpret_cast<uintptr_t>(kept.data());
+    data_ = reinterpret_cast<std::byte*>(kept.data()) + (kAlignment - address % kAlignment) % kAlignment;
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < tiles_; ++t) pack(a, t, bf16);
   }
-  std::fill(out + static_cast<size_t>(count) * element, out + static_cast<size_t>(kRows * a.w.cols) * element, std::byte{0});
-}
+  std::byte* tile(int64_t t) const { return data_ + static_cast<size_t>(t) * tile_bytes_; }
+  int64_t tiles() const { return tiles_; }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+
+  void pack(const LinearArgs& a, int64_t t, bool bf16) const {
+    const int64_t count = std::min(kRows, a.rows - t * kRows) * cols_;
+    const float* x = a.x + t * kRows * cols_;
+    std::byte* out = tile(t);
+    if (bf16) {
+      tile_bf16()->pack_rows(x, count, DType::bf16, out);
+    } else {
+      std::copy_n(x, count, reinterpret_cast<float*>(out));
+    }
+    const size_t used = static_cast<size_t>(count) * (bf16 ? 2 : 4);
+    std::fill(out + used, out + tile_bytes_, std::byte{0});
+  }
+
+  int64_t cols_;
+  size_t tile_bytes_;
+  int64_t tiles_;
+  std::byte* data_ = nullptr;
+};
 
 struct Plan {
   const LinearArgs& a;
@@ -132,7 +157,7 @@ struct Plan {
   int64_t width;       // of a panel
   size_t panel_bytes;  // between panels
   std::byte* panels;
-  std::byte* x;  // [tiles * kRows, k] in the kernel's type
+  const PackedRows& x;
 };
 
 // One tile of rows times one panel. `spare` holds a padded tile's results and the kernel's scratch.
@@ -147,10 +172,9 @@ void multiply(const Plan& plan, int64_t tile, int64_t panel, std::byte* spare) {
   if (!whole && a.add) {
     for (int64_t r = 0; r < rows; ++r) std::copy_n(y + r * a.w.rows, n, padded_y + r * a.w.rows);
   }
-  const size_t x_bytes = static_cast<size_t>(kRows * a.w.cols) * (plan.bf16 ? 2 : 4);
   dnnl::stream stream(engine());
   k.primitive.execute(
-      stream, {{DNNL_ARG_SRC, dnnl::memory(k.x, engine(), plan.x + static_cast<size_t>(tile) * x_bytes)},
+      stream, {{DNNL_ARG_SRC, dnnl::memory(k.x, engine(), plan.x.tile(tile))},
                {DNNL_ARG_WEIGHTS, dnnl::memory(k.w, engine(), plan.panels + static_cast<size_t>(panel) * plan.panel_bytes)},
                {DNNL_ARG_DST, dnnl::memory(k.y, engine(), whole ? y : padded_y)},
                {DNNL_ARG_SCRATCHPAD, dnnl::memory(k.scratch, engine(), spare + static_cast<size_t>(kRows * a.w.rows) * sizeof(float))}});
@@ -164,37 +188,40 @@ void multiply(const Plan& plan, int64_t tile, int64_t panel, std::byte* spare) {
   }
 }
 
-}  // namespace
-
-void gemm(const LinearArgs& a) {
-  const bool bf16 = a.w.type != GGML_TYPE_F32 && tile_bf16() != nullptr;
+void multiply_all(const LinearArgs& a, bool bf16, const PackedRows& x) {
   const int64_t width = panel_width(a.w.rows);
   const int64_t panels = (a.w.rows + width - 1) / width;
-  const int64_t tiles = (a.rows + kRows - 1) / kRows;
   PackedWeights passing(0);
   const Kernel& wide = kernel({width, a.w.cols, bf16, a.add, a.w.rows});
   std::byte* packed = packed_panels(a, bf16, width, a.packed != nullptr ? *a.packed : passing);
-  const size_t x_bytes = static_cast<size_t>(kRows * a.w.cols) * (bf16 ? 2 : 4);
   const int64_t last = a.w.rows - (panels - 1) * width;
   const size_t scratch_bytes = std::max(wide.scratch.get_size(), kernel({last, a.w.cols, bf16, a.add, a.w.rows}).scratch.get_size());
-  const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes, static_cast<size_t>(tiles) * x_bytes);
-  const Plan plan{a, bf16, width, wide.w.get_size(), packed, scratch.shared()};
+  const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes);
+  const Plan plan{a, bf16, width, wide.w.get_size(), packed, x};
   std::exception_ptr failure;  // no exception may leave a parallel region
-#pragma omp parallel
-  {
-#pragma omp for schedule(static)
-    for (int64_t t = 0; t < tiles; ++t) pack_tile(a, t, bf16, plan.x + static_cast<size_t>(t) * x_bytes);
-#pragma omp for schedule(dynamic)
-    for (int64_t item = 0; item < tiles * panels; ++item) {
-      try {
-        multiply(plan, item % tiles, item / tiles, scratch.mine());
-      } catch (...) {
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t item = 0; item < x.tiles() * panels; ++item) {
+    try {
+      multiply(plan, item % x.tiles(), item / x.tiles(), scratch.mine());
+    } catch (...) {
 #pragma omp critical
-        failure = std::current_exception();
-      }
+      failure = std::current_exception();
     }
   }
   if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+void gemm(std::span<const LinearArgs> products) {
+  for (const bool bf16 : {false, true}) {
+    std::optional<PackedRows> x;
+    for (const LinearArgs& a : products) {
+      if ((a.w.type != GGML_TYPE_F32 && tile_bf16() != nullptr) != bf16) continue;
+      if (!x) x.emplace(a, bf16);
+      multiply_all(a, bf16, *x);
+    }
+  }
 }
 
 }  // namespace cpu

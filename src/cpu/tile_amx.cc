@@ -173,20 +173,112 @@ void scores(const void* rows, int count, int d, const void* tile, float* s, int6
   });
 }
 
+using Lanes = float __attribute__((vector_size(64)));
+inline void read(const float* x, Lanes& lanes) { std::memcpy(&lanes, x, sizeof(lanes)); }
+inline void write(const Lanes& lanes, float* x) { std::memcpy(x, &lanes, sizeof(lanes)); }
+
+// The best of each group of `count` rows, whose sums come in their order.
+class Maxima {
+ public:
+  Maxima(int count, float* best) : count_(count), best_(best) { begin_group(); }
+
+  void take(const float* sums, int rows) {
+    while (rows > 0) {
+      if (left_ == 0) {
+        finish();
+        best_ += kColumns;
+        begin_group();
+      }
+      const int run = std::min(rows, left_);
+      take_run(sums, run);
+      sums += run * kColumns;
+      rows -= run;
+      left_ -= run;
+    }
+  }
+  void finish() const {
+    write(first_, best_);
+    write(second_, best_ + kTileRows);
+  }
+
+ private:
+  // Even and odd rows apart: a maximum waits for the one before it.
+  void take_run(const float* sums, int rows) {
+    Lanes a = first_, b = second_, c = a, d = b, x, y;
+    const auto take_row = [&](int row, Lanes& left, Lanes& right) {
+      read(sums + row * kColumns, x);
+      read(sums + row * kColumns + kTileRows, y);
+      left = left < x ? x : left;
+      right = right < y ? y : right;
+    };
+    for (int r = 0; r + 2 <= rows; r += 2) {
+      take_row(r, a, b);
+      take_row(r + 1, c, d);
+    }
+    if (rows % 2 == 1) take_row(rows - 1, a, b);
+    first_ = a < c ? c : a;
+    second_ = b < d ? d : b;
+  }
+  void begin_group() {
+    read(best_, first_);
+    read(best_ + kTileRows, second_);
+    left_ = count_;
+  }
+
+  int count_;
+  float* best_;
+  int left_ = 0;  // rows of this group that have not come
+  Lanes first_{}, second_{};
+};
+
+// Tiles 4 to 7: all keys of heads of 64 elements, for sums_of_64.
+inline void load_64(const Right& keys) {
+  _tile_loadd(4, keys.data, keys.stride);
+  _tile_loadd(5, keys.data + kRowBytes, keys.stride);
+  _tile_loadd(6, keys.data + keys.step, keys.stride);
+  _tile_loadd(7, keys.data + keys.step + kRowBytes, keys.stride);
+}
+inline void sums_of_64(const std::byte* rows, int64_t stride, float* sums) {
+  constexpr int64_t sum_bytes = kColumns * sizeof(float);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_loadd(2, rows, stride);
+  _tile_dpbf16ps(0, 2, 4);
+  _tile_dpbf16ps(1, 2, 5);
+  _tile_loadd(3, rows + kRowBytes, stride);
+  _tile_dpbf16ps(0, 3, 6);
+  _tile_dpbf16ps(1, 3, 7);
+  store<0>(sums, sum_bytes);
+}
+
+// Keys stay in their tiles; while 16 rows are multiplied, the best of the 16 before are found.
+void max_scores_64(const std::byte* a, int count, const Right& keys, Maxima& best) {
+  constexpr int64_t stride = 128;
+  alignas(64) float sums[2][kTileRows * kColumns];
+  load_64(keys);
+  int r = 0, turn = 0;
+  for (; r + kTileRows <= count; r += kTileRows, turn ^= 1) {
+    sums_of_64(a + r * stride, stride, sums[turn]);
+    if (r > 0) best.take(sums[turn ^ 1], kTileRows);
+  }
+  if (r > 0) best.take(sums[turn ^ 1], kTileRows);
+  if (r == count) return;
+  const FewRows few(a + r * stride, count - r, stride, 2);
+  sums_of_64(few.data(), FewRows::kStride, sums[turn]);
+  best.take(sums[turn], count - r);
+}
+
 void max_scores(const void* rows, int groups, int count, int d, const void* tile, float* best) {
   if (!whole(d)) return tile_bf16()->max_scores(rows, groups, count, d, tile, best);
   stores_are_done();
-  for_sums(static_cast<const std::byte*>(rows), groups * count, int64_t{2} * d, keys_of(tile, d), [=](int first, int n, const float* sums) {
-    for (int i = 0; i < n;) {
-      const int group = (first + i) / count;
-      float top[kColumns];
-      std::memcpy(top, best + group * kColumns, sizeof(top));
-      for (const int end = std::min(n, (group + 1) * count - first); i < end; ++i) {
-        for (int j = 0; j < kColumns; ++j) top[j] = top[j] < sums[i * kColumns + j] ? sums[i * kColumns + j] : top[j];
-      }
-      std::memcpy(best + group * kColumns, top, sizeof(top));
-    }
-  });
+  Maxima maxima(count, best);
+  const auto* a = static_cast<const std::byte*>(rows);
+  if (d == 64) {
+    max_scores_64(a, groups * count, keys_of(tile, d), maxima);
+  } else {
+    for_sums(a, groups * count, int64_t{2} * d, keys_of(tile, d), [&](int, int n, const float* sums) { maxima.take(sums, n); });
+  }
+  maxima.finish();
 }
 
 void scale_rows(float* o, int count, int64_t columns, const float* alpha) {

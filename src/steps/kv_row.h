@@ -14,6 +14,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -45,18 +46,17 @@ inline void hadamard_stage(int n, int half, T* x) {
 // Codes [n] of x, at most `top` and at least -top - 1, and their scale as bf16. A group with an element that is not finite reads as NaN.
 inline uint16_t quantise(const float* x, int n, int top, int8_t* codes) {
   constexpr float rounder = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest integer, to even
-  float largest = 0;
-  float signed_largest = 0;
-  bool finite = true;
-  for (int i = 0; i < n; ++i) {
-    finite = finite && std::abs(x[i]) <= std::numeric_limits<float>::max();
-    if (std::abs(x[i]) > largest) {
-      largest = std::abs(x[i]);
-      signed_largest = x[i];
-    }
-  }
+  uint32_t most_bits = 0;                 // magnitudes order as their bits, those that are not finite last
+  for (int i = 0; i < n; ++i) most_bits = std::max(most_bits, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffU);
+  const auto largest = std::bit_cast<float>(most_bits);
+  const bool finite = largest <= std::numeric_limits<float>::max();
   // With 16 levels, -8 on the largest element's side is worth having.
-  const uint16_t scale = to_bf16(top < 16 ? -signed_largest / static_cast<float>(top + 1) : largest / static_cast<float>(top));
+  float reach = largest / static_cast<float>(top);
+  if (top < 16) {
+    const float* first = std::find_if(x, x + n, [largest](float e) { return std::abs(e) == largest; });
+    reach = -(first == x + n ? largest : *first) / static_cast<float>(top + 1);
+  }
+  const uint16_t scale = to_bf16(reach);
   const float inverse = 1.0F / from_bf16(scale);
   if (!finite || !(std::abs(inverse) <= std::numeric_limits<float>::max())) {
     std::fill_n(codes, n, int8_t{0});
@@ -86,8 +86,12 @@ inline const std::byte* mean_of(const std::byte* row, int d) {
 
 // Stores x [d] as row `place` of its page. REQUIRES: d is even; in i4 the page has its mean.
 inline void store_row(const float* x, DType type, int d, int place, std::byte* row) {
-  if (type == DType::f32 || type == DType::bf16) {
-    for (int i = 0; i < d; ++i) store_element(row, static_cast<size_t>(i), type, x[i]);
+  if (type == DType::f32) {
+    std::memcpy(row, x, static_cast<size_t>(d) * sizeof(float));
+    return;
+  }
+  if (type == DType::bf16) {
+    for (int i = 0; i < d; ++i) store_element(row, static_cast<size_t>(i), DType::bf16, x[i]);
     return;
   }
   if (type == DType::i4) row[kv_row_bytes(type, d) - 1] = static_cast<std::byte>(place);

@@ -27,16 +27,33 @@ void RopeTable::reserve(int64_t count) {
   positions_ = wanted;
 }
 
-void rope_row(const float* x, const float* cos, const float* sin, const RopeParams& params, int d, float* y) {
-  const int p = params.dims / 2;
-  for (int i = 0; i < p; ++i) {
-    const int a = params.layout == RopeLayout::interleaved ? 2 * i : i;
-    const int b = params.layout == RopeLayout::interleaved ? 2 * i + 1 : i + p;
-    const float xa = x[a];
-    const float xb = x[b];
-    y[a] = xa * cos[i] - xb * sin[i];
-    y[b] = xa * sin[i] + xb * cos[i];
+namespace {
+
+// Pairs (2i, 2i + 1).
+void turn_interleaved(const float* x, const float* __restrict cos, const float* __restrict sin, int pairs, float* y) {
+#pragma GCC ivdep  // a pair is read before it is written
+  for (int i = 0; i < pairs; ++i) {
+    const float xa = x[2 * i], xb = x[2 * i + 1];
+    y[2 * i] = xa * cos[i] - xb * sin[i];
+    y[2 * i + 1] = xa * sin[i] + xb * cos[i];
   }
+}
+
+// Pairs (i, i + pairs).
+void turn_halves(const float* x, const float* __restrict cos, const float* __restrict sin, int pairs, float* y) {
+#pragma GCC ivdep  // as above
+  for (int i = 0; i < pairs; ++i) {
+    const float xa = x[i], xb = x[pairs + i];
+    y[i] = xa * cos[i] - xb * sin[i];
+    y[pairs + i] = xa * sin[i] + xb * cos[i];
+  }
+}
+
+}  // namespace
+
+void rope_row(const float* x, const float* cos, const float* sin, const RopeParams& params, int d, float* y) {
+  const auto turn = params.layout == RopeLayout::interleaved ? turn_interleaved : turn_halves;
+  turn(x, cos, sin, params.dims / 2, y);
   if (y != x) std::copy(x + params.dims, x + d, y + params.dims);
 }
 

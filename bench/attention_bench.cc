@@ -99,15 +99,25 @@ double checksum(const std::vector<float>& x) {
 
 std::string wanted_step;  // part of the name of the steps to run
 
-// Runs f and prints its line; slow steps run fewer times.
+// Fills the caches with something else, as the layers between two calls of a step do.
+void evict() {
+  static const std::vector<float> other(size_t{32} << 20, 1.0F);
+  float sum = 0;
+#pragma omp parallel for schedule(static) reduction(+ : sum)
+  for (size_t i = 0; i < other.size(); i += 16) sum += other[i];
+  if (sum < 0) std::abort();
+}
+
+// Runs f and prints its line; slow steps run fewer times. cold: what it reads is in memory.
 template <typename F>
 void measure(const std::string& step, const AttentionBodies& body, DType type, double flops, int runs, const std::vector<float>& result,
-             const F& f) {
+             const F& f, bool cold = false) {
   if (step.find(wanted_step) == std::string::npos) return;
   std::vector<double> seconds;
   double spent = 0;
   double processor = 0;
   for (int i = 0; i < runs + 1 && (i < 2 || spent < 2.0); ++i) {
+    if (cold) evict();
     const std::clock_t processor_begin = std::clock();
     const auto begin = std::chrono::steady_clock::now();
     f();
@@ -146,6 +156,7 @@ struct ScanShape {
   Scan scan;
   bool summary = false;
   int piece = 0;
+  bool cold = false;
 };
 
 void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& queries, const ScanShape& shape, int runs) {
@@ -186,8 +197,9 @@ void bench_scan(const AttentionBodies& body, const Cache& cache, const Queries& 
   const std::string step = "scan " + std::to_string(shape.chunks) + "x" + std::to_string(shape.chunk) +
                            (shape.piece > 0 ? " by " + std::to_string(shape.piece) : "") + " rows " + std::to_string(rows) +
                            (shape.scan == Scan::relative ? " relative" : " indexed") + (shape.summary ? " summary x" : " x") +
-                           std::to_string(blocks);
-  measure(step, body, cache.shape.type, flops, runs, scores, [&] { body.scan(args); });
+                           std::to_string(blocks) + (shape.cold ? " cold" : "");
+  measure(
+      step, body, cache.shape.type, flops, runs, scores, [&] { body.scan(args); }, shape.cold);
 }
 
 // The summary of one layer's keys as means of 8, from nothing: what the first search of a restored session makes.
@@ -293,8 +305,8 @@ void bench_body(const AttentionBodies& body, const Cache& cache, int runs) {
   // What `default` does: for all blocks, then for a row by itself.
   bench_scan(body, cache, prefill, {2048, 64, 16, true, Scan::relative, true, 8}, oracle ? 1 : runs);
   for (const ScanShape& shape :
-       {ScanShape{2048, 64, 1, true, Scan::relative, true, 8}, ScanShape{4096, 16, 1, false, Scan::relative, true, 8},
-        ScanShape{2048, 8, 1, false, Scan::relative, false, 1}}) {
+       {ScanShape{2048, 64, 1, true, Scan::relative, true, 8, true}, ScanShape{4096, 16, 1, false, Scan::relative, true, 8, true},
+        ScanShape{2048, 8, 1, false, Scan::relative, false, 1}, ScanShape{2048, 8, 1, false, Scan::relative, false, 1, true}}) {
     bench_scan(body, cache, decode, shape, oracle ? 1 : runs);
   }
   bench_summary(body, cache, oracle ? 1 : runs);

@@ -155,20 +155,42 @@ class PieceScan {
     }
   }
 
-  // Keys of piece `node` of candidates [j, j + lanes), and their type.
-  DType aim(const Piecewise& p, int head, int64_t j, int lanes, int node, std::byte* means, const std::byte** keys) const {
+  // Where the first pieces of up to 32 candidates lie; the others follow at equal distances.
+  struct Places {
+    const std::byte* first[kTileKeys];
+    int lanes = 0;
+  };
+  DType key_type() const { return a_.piece == 1 ? a_.kv.type : mean_type(a_.kv.type); }
+  size_t piece_distance() const { return kv_row_bytes(key_type(), d_) * (a_.piece == 1 ? 1 : kTileKeys); }
+
+  Places locate(const Piecewise& p, int head, int64_t j, int64_t to, std::byte* means) const {
+    static_assert(KeySummary::kTile == kTileKeys);
     const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
     const size_t plane = a_.kv.k_offset(a_.layer, head);
-    std::fill(keys + lanes, keys + kTileKeys, nullptr);
-    for (int i = 0; i < lanes; ++i) {
-      const int64_t token = a_.candidates.at(p.index, head, j + i) + int64_t{node} * a_.piece;
+    Places places;
+    places.lanes = static_cast<int>(std::clamp<int64_t>(to - j, 0, kTileKeys));
+    for (int i = 0; i < places.lanes; ++i) {
+      const int64_t token = a_.candidates.at(p.index, head, j + i);
       if (a_.piece == 1) {
-        keys[i] = pages.row(token, plane, a_.kv.row_bytes());
+        places.first[i] = pages.row(token, plane, a_.kv.row_bytes());
       } else {
-        keys[i] = summarised(p, token) ? p.summary->mean(head, token) : mean(means, node, i);
+        places.first[i] = summarised(p, token) ? p.summary->mean(head, token) : mean(means, 0, i);
       }
     }
-    return a_.piece == 1 ? a_.kv.type : mean_type(a_.kv.type);
+    return places;
+  }
+
+  // Keys of piece `node` of those candidates.
+  void aim(const Piecewise& p, int head, int64_t j, int node, const Places& places, const std::byte** keys) const {
+    std::fill(keys + places.lanes, keys + kTileKeys, nullptr);
+    if (a_.piece == 1 && a_.candidates.chunk > kPageTokens) {
+      const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
+      for (int i = 0; i < places.lanes; ++i)
+        keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, a_.kv.k_offset(a_.layer, head), a_.kv.row_bytes());
+      return;
+    }
+    const size_t offset = static_cast<size_t>(node) * piece_distance();
+    for (int i = 0; i < places.lanes; ++i) keys[i] = places.first[i] + offset;
   }
 
   // cos then sin of where those keys stand.
@@ -180,18 +202,10 @@ class PieceScan {
     gather_angles(*a_.rope, at, lanes, out);
   }
 
-  void prefetch(const Piecewise& p, int head, int64_t j, int64_t to, int node) const {
+  void prefetch(const Places& next, int node) const {
     if (a_.piece > 1 && a_.candidates.start == nullptr) return;
-    const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
-    const size_t plane = a_.kv.k_offset(a_.layer, head);
-    for (const int64_t end = std::min(j + kTileKeys, to); j < end; ++j) {
-      const int64_t token = a_.candidates.at(p.index, head, j) + int64_t{node} * a_.piece;
-      if (a_.piece == 1) {
-        prefetch_row(pages.row(token, plane, a_.kv.row_bytes()), a_.kv.row_bytes());
-      } else if (summarised(p, token)) {
-        prefetch_row(p.summary->mean(head, token), p.summary->row_bytes());
-      }
-    }
+    const size_t offset = static_cast<size_t>(node) * piece_distance(), bytes = kv_row_bytes(key_type(), d_);
+    for (int i = 0; i < next.lanes; ++i) prefetch_row(next.first[i] + offset, bytes);
   }
 
   // The packed tile against all blocks that have candidate j, those with as many rows together: their rows follow one another.
@@ -216,8 +230,11 @@ class PieceScan {
     const float* cos = turned ? w.angles : nullptr;
     const float* sin = turned ? w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys : nullptr;
     const std::byte* keys[kTileKeys];
+    Places next = locate(longest, item.head, item.from, item.to, w.means);
     for (int64_t j = item.from; j < item.to; j += kTileKeys) {
-      const int lanes = static_cast<int>(std::min<int64_t>(kTileKeys, item.to - j));
+      const Places places = next;
+      const int lanes = places.lanes;
+      next = locate(longest, item.head, j + kTileKeys, item.to, w.means);
       std::fill_n(w.best, (item.end - item.first) * kTileKeys, -std::numeric_limits<float>::infinity());
       if (numbered) {
         cos = a_.rope->cos_tile(j / kTileKeys);
@@ -225,10 +242,10 @@ class PieceScan {
       }
       if (a_.piece > 1) average(longest, item.head, j, lanes, w.means);
       for (int node = 0; node < nodes(); ++node) {
-        const DType type = aim(longest, item.head, j, lanes, node, w.means, keys);
-        prefetch(longest, item.head, j + kTileKeys, item.to, node);
+        aim(longest, item.head, j, node, places, keys);
+        prefetch(next, node);
         if (turned && !numbered) angles(longest, item.head, j, lanes, node, w.angles);
-        ops_.pack_keys(keys, type, d_, a_.rope->params(), cos, sin, w.tile);
+        ops_.pack_keys(keys, key_type(), d_, a_.rope->params(), cos, sin, w.tile);
         score(item, j, w);
       }
       for (size_t b = item.first; b < item.end; ++b) {

@@ -1,5 +1,6 @@
 // f32 kernels for every CPU, by Highway: this file is compiled once for each instruction set and the best is picked at run time.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <type_traits>
 
@@ -26,7 +27,7 @@ constexpr int kLanes = static_cast<int>(hn::MaxLanes(Floats())) < kTileKeys ? st
 constexpr int kVecs = kTileKeys / kLanes;
 constexpr int kRows = kLanes == 16 ? 12 : kLanes == 8 ? 3 : 1;  // kRows * kVecs sums fit the registers
 
-Vec round_to_bf16(Vec x) {
+HWY_INLINE Vec round_to_bf16(Vec x) {
   const hn::RebindToUnsigned<Floats> du;
   const auto bits = hn::BitCast(du, x);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1U));
@@ -83,6 +84,31 @@ HWY_INLINE void transpose_fours(const std::byte* const* rows, int e, float* out)
   hn::StoreU(hn::InterleaveLower(tag, ac_high, bz_high), tag, out + 2 * kTileKeys);
   hn::StoreU(hn::InterleaveUpper(tag, ac_high, bz_high), tag, out + 3 * kTileKeys);
 }
+
+// Two elements of bf16 from each of a vector's words, to their rows of the tile.
+template <class V>
+HWY_INLINE void store_two(V words, float* out) {
+  const hn::RebindToUnsigned<Floats> tag;
+  hn::StoreU(hn::BitCast(Floats(), hn::ShiftLeft<16>(words)), Floats(), out);
+  hn::StoreU(hn::BitCast(Floats(), hn::And(words, hn::Set(tag, 0xffff0000U))), Floats(), out + kTileKeys);
+}
+
+// Elements [e, e + 8) of rows of bf16: as transpose_fours, with two elements a word.
+HWY_INLINE void transpose_eights(const std::byte* const* rows, int e, float* out) {
+  const hn::RebindToUnsigned<Floats> tag;
+  const auto a = load_fours<uint32_t>(tag, rows, e / 2);
+  const auto b = load_fours<uint32_t>(tag, rows + 1, e / 2);
+  const auto c = load_fours<uint32_t>(tag, rows + 2, e / 2);
+  const auto z = load_fours<uint32_t>(tag, rows + 3, e / 2);
+  const auto ac_low = hn::InterleaveLower(tag, a, c);
+  const auto bz_low = hn::InterleaveLower(tag, b, z);
+  const auto ac_high = hn::InterleaveUpper(tag, a, c);
+  const auto bz_high = hn::InterleaveUpper(tag, b, z);
+  store_two(hn::InterleaveLower(tag, ac_low, bz_low), out);
+  store_two(hn::InterleaveUpper(tag, ac_low, bz_low), out + 2 * kTileKeys);
+  store_two(hn::InterleaveLower(tag, ac_high, bz_high), out + 4 * kTileKeys);
+  store_two(hn::InterleaveUpper(tag, ac_high, bz_high), out + 6 * kTileKeys);
+}
 #endif
 
 // out [d][kTileKeys]: element e of row j at e * kTileKeys + j. REQUIRES: no row is null.
@@ -90,6 +116,9 @@ template <DType type>
 void transpose(const std::byte* const* rows, int d, float* out) {
   int e = 0;
 #if HWY_TARGET != HWY_SCALAR
+  for (; type == DType::bf16 && e + 8 <= d; e += 8) {
+    for (int j = 0; j < kTileKeys; j += kLanes) transpose_eights(rows + j, e, out + e * kTileKeys + j);
+  }
   for (; e + 4 <= d; e += 4) {
     for (int j = 0; j < kTileKeys; j += kLanes) transpose_fours<type>(rows + j, e, out + e * kTileKeys + j);
   }
@@ -99,20 +128,63 @@ void transpose(const std::byte* const* rows, int d, float* out) {
   }
 }
 
-void transpose_quantised(const std::byte* const* keys, DType type, int d, float* out) {
-  float block[kTileKeys][kRowBlock];
+// Elements [first, first + n) of a row of int8, with the bits of load_row. REQUIRES: first is a multiple of 32.
+HWY_INLINE void widen_i8(const std::byte* row, int d, int first, int n, float* out) {
+  constexpr int group = quant_group(DType::i8);
+  const auto* codes = reinterpret_cast<const int8_t*>(row) + first;
+  for (int begin = 0; begin < n; begin += group) {
+    const float scale = load_element(row + d, static_cast<size_t>((first + begin) / group), DType::bf16);
+    const int end = std::min(n, begin + group);
+    int e = begin;
+#if HWY_TARGET != HWY_SCALAR
+    const Floats tag;
+    const hn::Rebind<int8_t, Floats> bytes;
+    const hn::RebindToSigned<Floats> words;
+    for (; e + kLanes <= end; e += kLanes) {
+      const auto x = hn::ConvertTo(tag, hn::PromoteTo(words, hn::LoadU(bytes, codes + e)));
+      hn::StoreU(round_to_bf16(hn::Mul(x, hn::Set(tag, scale))), tag, out + e);
+    }
+#endif
+    for (; e < end; ++e) out[e] = rounded(static_cast<float>(codes[e]) * scale, DType::bf16);
+  }
+}
+
+// f32 that are bf16 as such.
+HWY_INLINE void upper_halves(const float* x, int n, uint16_t* out) {
+  int i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::RebindToUnsigned<Floats> words;
+  const hn::Rebind<uint16_t, Floats> halves;
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto bits = hn::BitCast(words, hn::LoadU(Floats(), x + i));
+    hn::StoreU(hn::TruncateTo(halves, hn::ShiftRight<16>(bits)), halves, out + i);
+  }
+#endif
+  for (; i < n; ++i) out[i] = static_cast<uint16_t>(std::bit_cast<uint32_t>(x[i]) >> 16);
+}
+
+// Keys as bf16, which is what quantised types read as; a null key is zero.
+template <DType type>
+void transpose_quantised(const std::byte* const* keys, int d, float* out) {
+  uint16_t block[kTileKeys][kRowBlock];
   const std::byte* rows[kTileKeys];
   for (int j = 0; j < kTileKeys; ++j) rows[j] = reinterpret_cast<const std::byte*>(block[j]);
   for (int first = 0; first < d; first += kRowBlock) {
     const int n = std::min(kRowBlock, d - first);
     for (int j = 0; j < kTileKeys; ++j) {
       if (keys[j] == nullptr) {
-        std::fill_n(block[j], n, 0.0F);
-      } else {
-        load_block(keys[j], type, d, first, block[j]);
+        std::fill_n(block[j], n, uint16_t{0});
+        continue;
       }
+      float x[kRowBlock];
+      if constexpr (type == DType::i8) {
+        widen_i8(keys[j], d, first, n, x);
+      } else {
+        load_block(keys[j], type, d, first, x);
+      }
+      upper_halves(x, n, block[j]);
     }
-    transpose<DType::f32>(rows, n, out + first * kTileKeys);
+    transpose<DType::bf16>(rows, n, out + first * kTileKeys);
   }
 }
 
@@ -122,7 +194,8 @@ void gather_keys(const std::byte* const* keys, DType type, int d, float* tile) {
   switch (type) {
     case DType::f32: return transpose<DType::f32>(rows, d, tile);
     case DType::bf16: return transpose<DType::bf16>(rows, d, tile);
-    default: return transpose_quantised(keys, type, d, tile);
+    case DType::i8: return transpose_quantised<DType::i8>(keys, d, tile);
+    case DType::i4: return transpose_quantised<DType::i4>(keys, d, tile);
   }
 }
 
@@ -174,6 +247,8 @@ void pack_values(const std::byte* const* values, DType type, int d, void* out) {
       std::memcpy(row, values[j], static_cast<size_t>(d) * sizeof(float));
     } else if (type == DType::bf16) {
       widen(values[j], d, row);
+    } else if (type == DType::i8) {
+      widen_i8(values[j], d, 0, d, row);
     } else {
       load_row(values[j], type, d, row);
     }

@@ -78,10 +78,13 @@ void attend_split(const TileOps& ops, const AttendCachedArgs& a, int row, int kv
   std::fill_n(w.l, group, 0.0F);
   std::fill_n(w.visible, group, seen);
   if (a.window > 0) std::fill_n(w.hidden, group, static_cast<int>(std::clamp<int64_t>(set.size - a.window - from, 0, kSplitKeys)));
-  for (int t = 0; t < tiles; ++t) ops.scores(w.q, group, d, set.k_tile(kv_head, split * kSplitTiles + t), w.s + t * kTileKeys, kSplitKeys);
+  const bool narrow = ops.narrows(a.kv.type);
+  const auto scores = narrow ? ops.scores_narrow : ops.scores;
+  for (int t = 0; t < tiles; ++t) scores(w.q, group, d, set.k_tile(kv_head, split * kSplitTiles + t), w.s + t * kTileKeys, kSplitKeys);
   if (a.heads.softcap > 0) ops.softcap(w.s, kSplitKeys, group, tiles * kTileKeys, a.heads.softcap);
   ops.softmax(w.s, kSplitKeys, group, tiles * kTileKeys, a.window > 0 ? w.hidden : nullptr, w.visible, w.m, w.l, w.alpha, w.p);
-  ops.accumulate(w.p, group, tiles * kTileKeys, set.v_tile(kv_head, split * kSplitTiles), d, w.alpha, w.o);
+  const auto accumulate = narrow ? ops.accumulate_narrow : ops.accumulate;
+  accumulate(w.p, group, tiles * kTileKeys, set.v_tile(kv_head, split * kSplitTiles), d, w.alpha, w.o);
   if (a.mass != nullptr && a.mass->rows[row] != nullptr) {
     const int64_t groups = a.mass->groups(set.size);
     for (int g = 0; g < group; ++g) {
@@ -99,7 +102,8 @@ void attend_split(const TileOps& ops, const AttendCachedArgs& a, int row, int kv
 }  // namespace
 
 bool working_set_reserve(const TileOps& ops, const KvShape& shape, int64_t keys, WorkingSet& set) {
-  return grow_working_set(shape.kv_heads, std::max(ops.k_tile_bytes(shape.head_dim), ops.v_tile_bytes(shape.head_dim)), keys, set);
+  const size_t bytes = std::max(ops.k_tile_bytes(shape.head_dim), ops.v_tile_bytes(shape.head_dim));
+  return grow_working_set(shape.kv_heads, ops.narrows(shape.type) ? bytes / 2 : bytes, keys, set);
 }
 
 void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
@@ -113,7 +117,15 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
   const ContextPositions positions(a.positions, a.contexts[0], a.contexts[0].r1 - 1);
   const bool by_rank = positions.by_rank();
   const int pairs = a.rope->pairs();
-  const Scratch scratch(by_rank ? 0 : static_cast<size_t>(2 * pairs * kTileKeys) * sizeof(float));
+  const int d = a.kv.head_dim;
+  const bool narrow = ops.narrows(a.kv.type);
+  const auto carve = [&](Carver& carver) {
+    return std::pair(carver.take<float>(by_rank ? 0 : int64_t{2} * pairs * kTileKeys),
+                     carver.bytes(narrow ? std::max(ops.k_tile_bytes(d), ops.v_tile_bytes(d)) : 0));
+  };
+  Carver sizes(nullptr);
+  carve(sizes);
+  const Scratch scratch(sizes.used());
 #pragma omp parallel for schedule(static) if (tiles > 1)
   for (int64_t item = 0; item < tiles * a.kv.kv_heads; ++item) {
     const int head = static_cast<int>(item / tiles);
@@ -124,17 +136,20 @@ void working_set_build(const TileOps& ops, const WorkingSetArgs& a) {
       prefetch_rows(rows, a.kv.row_bytes());
     }
     gather(item, rows);
+    Carver carver(scratch.mine());
+    const auto [angles, wide] = carve(carver);
     const float* cos = a.rope->cos_tile(tile);
     const float* sin = a.rope->sin_tile(tile);
     if (!by_rank) {
       const Context& context = a.contexts[a.list_heads == 1 ? 0 : head];
-      auto* angles = reinterpret_cast<float*>(scratch.mine());
       gather_key_angles(ContextPositions(a.positions, context, context.r1 - 1), *a.rope, tile * kTileKeys, size, angles);
       cos = angles;
       sin = angles + static_cast<ptrdiff_t>(pairs) * kTileKeys;
     }
-    ops.pack_keys(rows.k, a.kv.type, a.kv.head_dim, a.rope->params(), cos, sin, a.set->k_tile(head, tile));
-    ops.pack_values(rows.v, a.kv.type, a.kv.head_dim, a.set->v_tile(head, tile));
+    ops.pack_keys(rows.k, a.kv.type, d, a.rope->params(), cos, sin, narrow ? wide : a.set->k_tile(head, tile));
+    if (narrow) ops.narrow(wide, int64_t{d} * kTileKeys, a.set->k_tile(head, tile));
+    ops.pack_values(rows.v, a.kv.type, d, narrow ? wide : a.set->v_tile(head, tile));
+    if (narrow) ops.narrow(wide, int64_t{padded(d)} * kTileKeys, a.set->v_tile(head, tile));
   }
   a.set->size = size;
   a.set->query = positions.query(a.contexts[0].r1 - 1);

@@ -49,6 +49,15 @@ struct TileOps {
   // o[r] = o[r] * alpha[r] + p[r] . V; o [count][padded(d)]. keys is a multiple of 32, 512 at most.
   void (*accumulate)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o);
 
+  // Where elements are f32: tiles of elements that are bf16 as such, kept as that in the same order, which is half as much to read; null in
+  // the other sets. `count` elements of a tile, and the two products above with such tiles.
+  void (*narrow)(const void* tile, int64_t count, void* narrowed) = nullptr;
+  void (*scores_narrow)(const void* rows, int count, int d, const void* tile, float* s, int64_t lds) = nullptr;
+  void (*accumulate_narrow)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) = nullptr;
+
+  // Whether tiles of a cache of this type can be narrowed: all but f32 read as bf16.
+  bool narrows(DType kv) const { return narrow != nullptr && kv != DType::f32; }
+
   size_t k_tile_bytes(int d) const { return static_cast<size_t>(d) * kTileKeys * elem; }
   size_t v_tile_bytes(int d) const { return static_cast<size_t>(padded(d)) * kTileKeys * elem; }
 };

@@ -149,6 +149,7 @@ ASKS: dict[str, Plan] = {
     "k 512": for_rows((65536, 16384), row_k=512),
     "k 256": for_rows((65536, 16384), row_k=256),
     "131072 32768, k 256": for_rows((131072, 32768), row_k=256),
+    "every key, k 512": every_key(row_k=512),
     "every key, k 256": every_key(row_k=256),
 }
 TEXT: dict[str, Plan] = {f"{a}; {b}": {**text, "own": asks} for a, text in TEXTS.items() for b, asks in ASKS.items()}

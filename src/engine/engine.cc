@@ -18,7 +18,7 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr std::string_view kTextMarker = "<bough long text>";
 
-// Memory for dequantised weights: an eighth of the machine's, at most 2 GiB.
+// Memory for weights as prefill multiplies them, and as much again for decode's: an eighth of the machine's, at most 2 GiB.
 size_t packed_weights_budget() {
   const auto bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return std::min(bytes / 8, size_t{2} << 30);

@@ -18,7 +18,8 @@ AttentionSetup attention_setup(const ModelConfig& config, AttentionPlan plan, DT
 
 class Forward {
  public:
-  // config and weights must outlive this object. packed_budget: bytes of dequantised weights that may be kept for prefill.
+  // config and weights must outlive this object. packed_budget: bytes of weights that may be kept in the form
+  // that prefill multiplies, and as many for decode's.
   Forward(const ModelConfig* config, const Weights* weights, AttentionSetup setup, size_t packed_budget);
 
   // Reads the batch's rows into the pages and leaves [logit_rows, vocab] in `logits`. states: of the batch's sequences, the

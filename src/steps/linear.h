@@ -10,7 +10,8 @@ namespace bough {
 
 // prefill: in 8 bits (below) where W's type is a quantised one and the CPU has 8-bit dot products, unless `precise` or the CPU has AMX,
 // whose bf16 products are as fast; else W is dequantised and multiplied in bf16 (f32 where W is f32 or the CPU lacks bf16). decode: dot
-// products straight on the quantised rows, x quantised as ggml's dot product for that type wants it.
+// products with x rounded to 8 bits in blocks of 32: of Q4_0, Q4_1 and Q8_0 over weights that are laid out anew in `packed`, where that has
+// room and the CPU the instructions; else straight on the file's rows, x rounded as ggml's dot product for their type wants it.
 enum class Phase : uint8_t { prefill, decode };
 
 class PackedWeights;
@@ -22,7 +23,7 @@ struct LinearArgs {
   Phase phase = Phase::prefill;
   bool add = false;
   float* y = nullptr;               // [t, w.rows]
-  PackedWeights* packed = nullptr;  // where prefill keeps dequantised weights; outlives the call, may be null
+  PackedWeights* packed = nullptr;  // where weights are kept in the form of each phase; outlives the call, may be null
   const float* bias = nullptr;      // [n] or null
   bool precise = false;             // prefill: not in 8 bits. All calls with the same W and `packed` say the same.
 };

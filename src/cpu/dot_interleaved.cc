@@ -167,7 +167,8 @@ Set set_of_cpu() {
     if (__builtin_cpu_supports("avx512vnni") != 0 && __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
         __builtin_cpu_supports("avx512dq") != 0)
       return Set::avx512_vnni;
-    const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 && __builtin_cpu_supports("f16c") != 0;
+    // Whoever has AVX2 and FMA has F16C.
+    const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
     return avx2 ? Set::avx2 : Set::none;
   }();
   return set;

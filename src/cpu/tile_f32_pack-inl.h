@@ -31,7 +31,7 @@ HWY_INLINE Vec round_to_bf16(Vec x) {
   return hn::BitCast(Floats(), hn::And(rounded, hn::Set(du, 0xffff0000U)));
 }
 
-void pack_rows(const float* x, int64_t count, DType round, void* rows) {
+inline void pack_rows(const float* x, int64_t count, DType round, void* rows) {
   auto* out = static_cast<float*>(rows);
   for (int64_t i = 0; i < count; ++i) out[i] = rounded(x[i], round);
 }
@@ -184,7 +184,7 @@ void transpose_quantised(const std::byte* const* keys, int d, float* out) {
   }
 }
 
-void gather_keys(const std::byte* const* keys, DType type, int d, float* tile) {
+inline void gather_keys(const std::byte* const* keys, DType type, int d, float* tile) {
   const std::byte* rows[kTileKeys];
   for (int j = 0; j < kTileKeys; ++j) rows[j] = keys[j] == nullptr ? kZeroRow : keys[j];
   switch (type) {
@@ -195,7 +195,8 @@ void gather_keys(const std::byte* const* keys, DType type, int d, float* tile) {
   }
 }
 
-void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin, void* out) {
+inline void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams& rope, const float* cos, const float* sin,
+                      void* out) {
   const Floats tag;
   auto* tile = static_cast<float*>(out);
   gather_keys(keys, type, d, tile);
@@ -222,7 +223,7 @@ void pack_keys(const std::byte* const* keys, DType type, int d, const RopeParams
 }
 
 // A bf16 row as floats.
-void widen(const std::byte* row, int d, float* out) {
+inline void widen(const std::byte* row, int d, float* out) {
   const Floats tag;
   const hn::RebindToUnsigned<Floats> wide;
   const hn::Rebind<uint16_t, Floats> half;
@@ -234,7 +235,7 @@ void widen(const std::byte* row, int d, float* out) {
   for (; e < d; ++e) out[e] = load_element(row, static_cast<size_t>(e), DType::bf16);
 }
 
-void pack_values(const std::byte* const* values, DType type, int d, void* out) {
+inline void pack_values(const std::byte* const* values, DType type, int d, void* out) {
   auto* row = static_cast<float*>(out);
   for (int j = 0; j < kTileKeys; ++j, row += padded(d)) {
     if (values[j] == nullptr) {

@@ -106,18 +106,21 @@ TEST_F(TileAmx, ScoresAndTheirMaxima) {
 }
 
 TEST_F(TileAmx, MaximaOfGroups) {
-  constexpr size_t kDim = 64;
-  const auto tile = random_bf16(3, kDim * 32);
-  for (const size_t count : {1U, 3U, 12U, 16U, 20U, 48U}) {
-    for (const size_t groups : {1U, 2U, 5U, 64U}) {
-      const auto rows = random_bf16(4, groups * count * kDim);
-      std::vector<float> s(groups * count * 32), best(groups * 32, -1.0F);
-      scores(rows.data(), static_cast<int>(groups * count), kDim, tile.data(), s.data(), 32);
-      max_scores(rows.data(), static_cast<int>(groups), static_cast<int>(count), kDim, tile.data(), best.data());
-      for (size_t i = 0; i < best.size(); ++i) {
-        float top = -1.0F;
-        for (size_t r = 0; r < count; ++r) top = std::max(top, s[(i / 32 * count + r) * 32 + i % 32]);
-        ASSERT_EQ(best[i], top) << groups << " groups of " << count;
+  for (const size_t d : {64U, 96U, 128U}) {
+    const auto tile = random_bf16(3, d * 32);
+    for (const size_t count : {1U, 3U, 12U, 16U, 20U, 48U}) {
+      for (const size_t groups : {0U, 1U, 2U, 5U, 64U}) {
+        const auto rows = random_bf16(4, groups * count * d);
+        std::vector<float> s(groups * count * 32), best(groups * 32 + 32, -1.0F);
+        scores(rows.data(), static_cast<int>(groups * count), static_cast<int>(d), tile.data(), s.data(), 32);
+        best.back() = 7.0F;
+        max_scores(rows.data(), static_cast<int>(groups), static_cast<int>(count), static_cast<int>(d), tile.data(), best.data());
+        ASSERT_EQ(best.back(), 7.0F);
+        for (size_t i = 0; i < groups * 32; ++i) {
+          float top = -1.0F;
+          for (size_t r = 0; r < count; ++r) top = std::max(top, s[(i / 32 * count + r) * 32 + i % 32]);
+          ASSERT_EQ(best[i], top) << groups << " groups of " << count << ", d " << d;
+        }
       }
     }
   }

@@ -1,5 +1,5 @@
-// A group is, for each block of 32 elements, the 16 features' scales, then their minima where the type has such, then their codes: four
-// bytes of each feature in turn. Both instruction sets read it: 16 features by AVX-512 VNNI, twice 8 by AVX2.
+// A group is the 16 features' scales of all blocks of 32 elements, then their minima where the type has such, then for each block their
+// codes: four bytes of each feature in turn. Both instruction sets read it: 16 features by AVX-512 VNNI, twice 8 by AVX2.
 #include "cpu/dot_interleaved.h"
 
 // GCC 12 takes the undefined operands inside its own intrinsics for mistakes of ours.
@@ -11,17 +11,16 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
 namespace bough::cpu {
 namespace {
 
-constexpr int64_t kBlock = 32;   // elements that share a scale
-constexpr size_t kChunk = 4;     // bytes of a feature that lie together
-constexpr size_t kHalves = 32;   // bytes of 16 scales or minima
-constexpr size_t kAhead = 3072;  // bytes that are fetched ahead
+constexpr int64_t kBlock = 32;     // elements that share a scale
+constexpr size_t kChunk = 4;       // bytes of a feature that lie together
+constexpr size_t kHalfBytes = 32;  // of 16 scales or minima
+constexpr size_t kAhead = 3072;    // bytes that are fetched ahead
 
 // How a type's block lies in the file: f16 scale, f16 minimum or none, then codes.
 enum class Codes : uint8_t { q4_0, q4_1, q8_0 };
@@ -34,7 +33,7 @@ struct Group {
   size_t blocks;
   Codes codes;
 
-  size_t half_bytes() const { return (blocks * kHalves + 63) / 64 * 64; }
+  size_t half_bytes() const { return (blocks * kHalfBytes + 63) / 64 * 64; }
   size_t code_bytes() const { return kInterleaved * kChunk * chunks_of(codes); }  // of a block
   size_t codes_at() const { return half_bytes() * halves_of(codes); }
   size_t bytes() const { return codes_at() + blocks * code_bytes(); }
@@ -50,11 +49,18 @@ void interleave_group(const Tensor& w, const Group& g, int64_t first, std::byte*
   for (size_t f = 0; f < features; ++f) {
     const auto* from = static_cast<const std::byte*>(w.data) + (static_cast<size_t>(first) + f) * w.row_bytes;
     for (size_t b = 0; b < g.blocks; ++b, from += file_block(g.codes)) {
-      for (size_t h = 0; h < halves; ++h) std::memcpy(out + h * g.half_bytes() + b * kHalves + f * 2, from + h * 2, 2);
+      for (size_t h = 0; h < halves; ++h) std::memcpy(out + h * g.half_bytes() + b * kHalfBytes + f * 2, from + h * 2, 2);
       std::byte* codes = out + g.codes_at() + b * g.code_bytes() + f * kChunk;
       for (size_t c = 0; c < chunks_of(g.codes); ++c)
         std::memcpy(codes + c * kInterleaved * kChunk, from + 2 * halves + c * kChunk, kChunk);
     }
+  }
+}
+
+// Of the last group this lies behind the weights: an address only.
+inline void fetch_ahead(const std::byte* codes, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(codes) + kAhead + i), _MM_HINT_T0);
   }
 }
 
@@ -103,16 +109,16 @@ void dot_avx2(const Group& g, const std::byte* group, const RoundedRows::Row& x,
   const std::byte* minima = group + g.half_bytes();
   __m256 y[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (size_t b = 0; b < g.blocks; ++b, codes += g.code_bytes()) {
-    for (size_t i = 0; i < g.code_bytes(); i += 64) _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + i), _MM_HINT_T0);
+    fetch_ahead(codes, g.code_bytes());
     const __m256 scale = _mm256_set1_ps(x.scales[b]);
     const __m256i off = _mm256_set1_epi32(excess<c>(x.sums[b]));
     for (size_t side = 0; side < 2; ++side) {
       const __m256i sums = _mm256_sub_epi32(block_sums<c>(codes + side * 32, x.codes + b * kBlock), off);
-      const __m256 d = _mm256_mul_ps(halves_at(group + b * kHalves + side * 16), scale);
+      const __m256 d = _mm256_mul_ps(halves_at(group + b * kHalfBytes + side * 16), scale);
       y[side] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), d, y[side]);
       if constexpr (c == Codes::q4_1) {
         const __m256 sum = _mm256_set1_ps(x.scales[b] * static_cast<float>(x.sums[b]));
-        y[side] = _mm256_fmadd_ps(halves_at(minima + b * kHalves + side * 16), sum, y[side]);
+        y[side] = _mm256_fmadd_ps(halves_at(minima + b * kHalfBytes + side * 16), sum, y[side]);
       }
     }
   }
@@ -122,7 +128,11 @@ void dot_avx2(const Group& g, const std::byte* group, const RoundedRows::Row& x,
 
 #pragma GCC pop_options
 #pragma GCC push_options
+#ifdef BOUGH_EMULATED_AVX512  // tests/dot_avx512_test.cc, which runs on any CPU with AVX2
+#pragma GCC target("avx2,fma,f16c")
+#else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")
+#endif
 
 inline __m512 halves_512(const std::byte* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 
@@ -133,7 +143,7 @@ void dot_avx512(const Group& g, const std::byte* group, const RoundedRows::Row& 
   const __m512i low = _mm512_set1_epi8(15), top = _mm512_set1_epi8(-128);
   __m512 y = _mm512_setzero_ps();
   for (size_t b = 0; b < g.blocks; ++b, codes += g.code_bytes()) {
-    for (size_t i = 0; i < g.code_bytes(); i += 64) _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + i), _MM_HINT_T0);
+    fetch_ahead(codes, g.code_bytes());
     const int8_t* of_x = x.codes + b * kBlock;
     // The instruction's left codes have no sign: those of q8_0 are multiplied with 128 added.
     __m512i sums = _mm512_set1_epi32(c == Codes::q8_0 ? -128 * x.sums[b] : -excess<c>(x.sums[b])), others = _mm512_setzero_si512();
@@ -149,10 +159,10 @@ void dot_avx512(const Group& g, const std::byte* group, const RoundedRows::Row& 
         others = _mm512_dpbusd_epi32(others, _mm512_and_si512(_mm512_srli_epi16(w, 4), low), far);
       }
     }
-    const __m512 d = _mm512_mul_ps(halves_512(group + b * kHalves), _mm512_set1_ps(x.scales[b]));
+    const __m512 d = _mm512_mul_ps(halves_512(group + b * kHalfBytes), _mm512_set1_ps(x.scales[b]));
     y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sums, others)), d, y);
     if constexpr (c == Codes::q4_1) {
-      y = _mm512_fmadd_ps(halves_512(minima + b * kHalves), _mm512_set1_ps(x.scales[b] * static_cast<float>(x.sums[b])), y);
+      y = _mm512_fmadd_ps(halves_512(minima + b * kHalfBytes), _mm512_set1_ps(x.scales[b] * static_cast<float>(x.sums[b])), y);
     }
   }
   _mm512_storeu_ps(out, y);

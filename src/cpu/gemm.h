@@ -33,7 +33,8 @@ class PackedWeights {
     return passing_.get();
   }
 
-  // Decode's form; null beyond the budget.
+  // Decode's form; null beyond the budget. What found no room finds none later, what was kept stays: a row's bits do not change from step
+  // to step. Throws std::bad_alloc, since to go on without the memory would change them.
   template <typename Fill>
   std::byte* get_interleaved(const void* key, size_t bytes, const Fill& fill) {
     return keep(interleaved_, key, bytes, fill);
@@ -69,7 +70,8 @@ class PackedWeights {
 
 namespace cpu {
 
-// y (+)= x W^T of each product. REQUIRES: all have the same x and rows. Throws std::bad_alloc or dnnl::error.
+// y (+)= x W^T of each product. REQUIRES: all have the same x, rows and w.cols, and each a y of its own. Throws std::bad_alloc or
+// dnnl::error.
 void gemm(std::span<const LinearArgs> products);
 
 }  // namespace cpu

@@ -155,9 +155,11 @@ class PieceScan {
     }
   }
 
-  // Where the first pieces of up to 32 candidates lie; the others follow at equal distances.
+  // Where the first pieces of candidates [j, j + lanes) lie. The others follow at equal distances, since a candidate lies within a page or
+  // within a chunk of the summary; but not single keys of a candidate larger than a page.
   struct Places {
-    const std::byte* first[kTileKeys];
+    const std::byte* first[kTileKeys] = {};
+    int64_t j = 0;
     int lanes = 0;
   };
   DType key_type() const { return a_.piece == 1 ? a_.kv.type : mean_type(a_.kv.type); }
@@ -168,6 +170,7 @@ class PieceScan {
     const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
     const size_t plane = a_.kv.k_offset(a_.layer, head);
     Places places;
+    places.j = j;
     places.lanes = static_cast<int>(std::clamp<int64_t>(to - j, 0, kTileKeys));
     for (int i = 0; i < places.lanes; ++i) {
       const int64_t token = a_.candidates.at(p.index, head, j + i);
@@ -180,17 +183,16 @@ class PieceScan {
     return places;
   }
 
+  const std::byte* piece_of(const Piecewise& p, int head, const Places& places, int lane, int node) const {
+    if (a_.piece > 1 || a_.candidates.chunk <= kPageTokens) return places.first[lane] + static_cast<size_t>(node) * piece_distance();
+    const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
+    const int64_t token = a_.candidates.at(p.index, head, places.j + lane) + node;
+    return pages.row(token, a_.kv.k_offset(a_.layer, head), a_.kv.row_bytes());
+  }
+
   // Keys of piece `node` of those candidates.
-  void aim(const Piecewise& p, int head, int64_t j, int node, const Places& places, const std::byte** keys) const {
-    std::fill(keys + places.lanes, keys + kTileKeys, nullptr);
-    if (a_.piece == 1 && a_.candidates.chunk > kPageTokens) {
-      const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
-      for (int i = 0; i < places.lanes; ++i)
-        keys[i] = pages.row(a_.candidates.at(p.index, head, j + i) + node, a_.kv.k_offset(a_.layer, head), a_.kv.row_bytes());
-      return;
-    }
-    const size_t offset = static_cast<size_t>(node) * piece_distance();
-    for (int i = 0; i < places.lanes; ++i) keys[i] = places.first[i] + offset;
+  void aim(const Piecewise& p, int head, const Places& places, int node, const std::byte** keys) const {
+    for (int i = 0; i < kTileKeys; ++i) keys[i] = i < places.lanes ? piece_of(p, head, places, i, node) : nullptr;
   }
 
   // cos then sin of where those keys stand.
@@ -202,10 +204,9 @@ class PieceScan {
     gather_angles(*a_.rope, at, lanes, out);
   }
 
-  void prefetch(const Places& next, int node) const {
+  void prefetch(const Piecewise& p, int head, const Places& next, int node) const {
     if (a_.piece > 1 && a_.candidates.start == nullptr) return;
-    const size_t offset = static_cast<size_t>(node) * piece_distance(), bytes = kv_row_bytes(key_type(), d_);
-    for (int i = 0; i < next.lanes; ++i) prefetch_row(next.first[i] + offset, bytes);
+    for (int i = 0; i < next.lanes; ++i) prefetch_row(piece_of(p, head, next, i, node), kv_row_bytes(key_type(), d_));
   }
 
   // The packed tile against all blocks that have candidate j, those with as many rows together: their rows follow one another.
@@ -242,8 +243,8 @@ class PieceScan {
       }
       if (a_.piece > 1) average(longest, item.head, j, lanes, w.means);
       for (int node = 0; node < nodes(); ++node) {
-        aim(longest, item.head, j, node, places, keys);
-        prefetch(next, node);
+        aim(longest, item.head, places, node, keys);
+        prefetch(longest, item.head, next, node);
         if (turned && !numbered) angles(longest, item.head, j, lanes, node, w.angles);
         ops_.pack_keys(keys, key_type(), d_, a_.rope->params(), cos, sin, w.tile);
         score(item, j, w);

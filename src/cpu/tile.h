@@ -50,7 +50,7 @@ struct TileOps {
   void (*accumulate)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o);
 
   // Where elements are f32: tiles of elements that are bf16 as such, kept as that in the same order, which is half as much to read; null in
-  // the other sets. `count` elements of a tile, and the two products above with such tiles.
+  // the other sets. `count` elements of a tile, and scores and accumulate with such tiles.
   void (*narrow)(const void* tile, int64_t count, void* narrowed) = nullptr;
   void (*scores_narrow)(const void* rows, int count, int d, const void* tile, float* s, int64_t lds) = nullptr;
   void (*accumulate_narrow)(const void* p, int count, int keys, const void* v_tiles, int d, const float* alpha, float* o) = nullptr;

@@ -269,6 +269,7 @@ void max_scores_64(const std::byte* a, int count, const Right& keys, Maxima& bes
 }
 
 void max_scores(const void* rows, int groups, int count, int d, const void* tile, float* best) {
+  if (groups == 0) return;
   if (!whole(d)) return tile_bf16()->max_scores(rows, groups, count, d, tile, best);
   stores_are_done();
   Maxima maxima(count, best);

@@ -1,7 +1,5 @@
 // f32 kernels for every CPU, by Highway: this file is compiled once for each instruction set and the best is picked at run time.
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <type_traits>
 
 #include "cpu/tile.h"

@@ -1,5 +1,5 @@
-// linear: y = x W^T + bias, or that added to y, for one matrix or several at once. A row's result depends on the phase, N and K only, never
-// on the other rows or matrices.
+// linear: y = x W^T + bias, or that added to y, for one matrix or several at once. A row's result depends on the phase, N and K only and,
+// in decode, on whether `packed` has room for W, which is settled when W is first asked for; never on the other rows or matrices of a call.
 #pragma once
 
 #include <cmath>

@@ -41,7 +41,8 @@ struct PackedWeightsDelete {
 };
 using PackedWeightsPtr = std::unique_ptr<PackedWeights, PackedWeightsDelete>;
 
-// Keeps dequantised weights for prefill while they fit in `budget` bytes; those beyond it are dequantised at every use.
+// Keeps weights in the form that prefill multiplies while they fit in `budget` bytes, and in decode's while these fit in as many. Beyond it
+// prefill makes its form at every use and decode multiplies the file's rows.
 PackedWeightsPtr make_packed_weights(size_t budget);
 
 }  // namespace bough

@@ -31,7 +31,7 @@ namespace {
 
 // Pairs (2i, 2i + 1).
 void turn_interleaved(const float* x, const float* __restrict cos, const float* __restrict sin, int pairs, float* y) {
-#pragma GCC ivdep  // a pair is read before it is written
+#pragma GCC ivdep  // a pair is read before it is written, x and y are one array or apart, and pairs share no element
   for (int i = 0; i < pairs; ++i) {
     const float xa = x[2 * i], xb = x[2 * i + 1];
     y[2 * i] = xa * cos[i] - xb * sin[i];

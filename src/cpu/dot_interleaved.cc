@@ -60,7 +60,8 @@ void interleave_group(const Tensor& w, const Group& g, int64_t first, std::byte*
 // Of the last group this lies behind the weights: an address only.
 inline void fetch_ahead(const std::byte* codes, size_t bytes) {
   for (size_t i = 0; i < bytes; i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(codes) + kAhead + i), _MM_HINT_T0);
+    const auto address = reinterpret_cast<uintptr_t>(codes) + kAhead + i;
+    _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);  // NOLINT(performance-no-int-to-ptr): see above
   }
 }
 

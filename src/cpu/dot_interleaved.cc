@@ -10,9 +10,10 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <limits>
+
+#include "steps/convert.h"
 
 namespace bough::cpu {
 namespace {
@@ -194,9 +195,7 @@ void dot_of(const Group& g, const std::byte* group, const RoundedRows::Row& x, f
 // Codes of 32 elements, their sum, and the scale that they are to be multiplied by.
 float round_block(const float* x, int8_t* codes, int32_t& sum) {
   constexpr float rounder = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest integer, to even
-  uint32_t most = 0;                      // magnitudes order as their bits, those that are not finite last
-  for (int i = 0; i < kBlock; ++i) most = std::max(most, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffU);
-  const auto largest = std::bit_cast<float>(most);
+  const float largest = largest_magnitude(x, kBlock);
   const float inverse = 127.0F / largest;
   sum = 0;
   if (!(largest <= std::numeric_limits<float>::max()) || !(inverse <= std::numeric_limits<float>::max())) {

@@ -24,8 +24,8 @@ struct TileOps {
   int pass_rows;  // rows to multiply at once, a multiple of what the kernels do best
 
   // Take and give back this thread's matrix unit; null where there is none. scores, max_scores and accumulate run in between.
-  void (*begin)();
-  void (*end)();
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
 
   // x [count] to elements, rounded to `round` on the way. count is even.
   void (*pack_rows)(const float* x, int64_t count, DType round, void* rows);

@@ -295,8 +295,6 @@ const TileOps* tile_bf16() {
   static const TileOps ops{.name = "avx512_bf16",
                            .elem = sizeof(uint16_t),
                            .pass_rows = 24,
-                           .begin = nullptr,
-                           .end = nullptr,
                            .pack_rows = pack_rows,
                            .pack_keys = pack_keys,
                            .pack_values = pack_values,

@@ -24,10 +24,7 @@ constexpr int kVecs = kTileKeys / kLanes;
 constexpr int kRows = kLanes == 16 ? 12 : kLanes == 8 ? 3 : 1;  // kRows * kVecs sums fit the registers
 
 HWY_INLINE Vec load_column(const float* at) { return hn::LoadU(Floats(), at); }
-HWY_INLINE Vec load_column(const uint16_t* at) {
-  const hn::Rebind<uint16_t, Floats> halves;
-  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<Floats>(), hn::LoadU(halves, at))));
-}
+HWY_INLINE Vec load_column(const uint16_t* at) { return widen_halves(hn::LoadU(Halves(), at)); }
 
 template <int R, typename T>
 HWY_INLINE void multiply(const float* a, int64_t lda, int depth, const T* b, int64_t ldb, Vec (&acc)[R][kVecs]) {
@@ -187,8 +184,6 @@ const TileOps* tile_ops() {
   static const TileOps ops{.name = hwy::TargetName(HWY_TARGET),
                            .elem = sizeof(float),
                            .pass_rows = 24,
-                           .begin = nullptr,
-                           .end = nullptr,
                            .pack_rows = pack_rows,
                            .pack_keys = pack_keys,
                            .pack_values = pack_values,

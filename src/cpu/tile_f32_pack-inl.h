@@ -23,6 +23,12 @@ using Floats = hn::ScalableTag<float>;
 using Vec = hn::Vec<Floats>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(Floats())) < kTileKeys ? static_cast<int>(hn::MaxLanes(Floats())) : kTileKeys;
 
+// As many bf16 as a vector has lanes.
+using Halves = hn::Rebind<uint16_t, Floats>;
+HWY_INLINE Vec widen_halves(hn::Vec<Halves> x) {
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<Floats>(), x)));
+}
+
 HWY_INLINE Vec round_to_bf16(Vec x) {
   const hn::RebindToUnsigned<Floats> du;
   const auto bits = hn::BitCast(du, x);
@@ -58,8 +64,7 @@ HWY_INLINE Vec load_floats(const std::byte* const* rows, int first) {
   if constexpr (type == DType::f32) {
     return load_fours<float>(Floats(), rows, first);
   } else {
-    const auto x = load_fours<uint16_t>(hn::Rebind<uint16_t, Floats>(), rows, first);
-    return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<Floats>(), x)));
+    return widen_halves(load_fours<uint16_t>(Halves(), rows, first));
   }
 }
 
@@ -150,7 +155,7 @@ HWY_INLINE void upper_halves(const float* x, int64_t n, uint16_t* out) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::RebindToUnsigned<Floats> words;
-  const hn::Rebind<uint16_t, Floats> halves;
+  const Halves halves;
   for (; i + kLanes <= n; i += kLanes) {
     const auto bits = hn::BitCast(words, hn::LoadU(Floats(), x + i));
     hn::StoreU(hn::TruncateTo(halves, hn::ShiftRight<16>(bits)), halves, out + i);
@@ -224,13 +229,9 @@ inline void pack_keys(const std::byte* const* keys, DType type, int d, const Rop
 
 // A bf16 row as floats.
 inline void widen(const std::byte* row, int d, float* out) {
-  const Floats tag;
-  const hn::RebindToUnsigned<Floats> wide;
-  const hn::Rebind<uint16_t, Floats> half;
   int e = 0;
   for (; e + kLanes <= d; e += kLanes) {
-    const auto x = hn::LoadU(half, reinterpret_cast<const uint16_t*>(row) + e);
-    hn::StoreU(hn::BitCast(tag, hn::ShiftLeft<16>(hn::PromoteTo(wide, x))), tag, out + e);
+    hn::StoreU(widen_halves(hn::LoadU(Halves(), reinterpret_cast<const uint16_t*>(row) + e)), Floats(), out + e);
   }
   for (; e < d; ++e) out[e] = load_element(row, static_cast<size_t>(e), DType::bf16);
 }

@@ -1,6 +1,7 @@
 // Rounding between f32 and bf16, to nearest even; NaN stays NaN. Elements of arrays of either.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +18,13 @@ inline uint16_t to_bf16(float x) {
 }
 
 inline float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+
+// The largest |x[i]|; not finite where one of them is not. 0 of none.
+inline float largest_magnitude(const float* x, int64_t n) {
+  uint32_t most = 0;  // magnitudes order as their bits, those that are not finite last
+  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return std::bit_cast<float>(most);
+}
 
 // x as an operand of attention over a KV cache of `type`: the quantised types are read as bf16.
 inline float rounded(float x, DType type) { return type == DType::f32 ? x : from_bf16(to_bf16(x)); }

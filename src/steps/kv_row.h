@@ -14,7 +14,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -46,9 +45,7 @@ inline void hadamard_stage(int n, int half, T* x) {
 // Codes [n] of x, at most `top` and at least -top - 1, and their scale as bf16. A group with an element that is not finite reads as NaN.
 inline uint16_t quantise(const float* x, int n, int top, int8_t* codes) {
   constexpr float rounder = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest integer, to even
-  uint32_t most_bits = 0;                 // magnitudes order as their bits, those that are not finite last
-  for (int i = 0; i < n; ++i) most_bits = std::max(most_bits, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffU);
-  const auto largest = std::bit_cast<float>(most_bits);
+  const float largest = largest_magnitude(x, n);
   const bool finite = largest <= std::numeric_limits<float>::max();
   // With 16 levels, -8 on the largest element's side is worth having.
   float reach = largest / static_cast<float>(top);

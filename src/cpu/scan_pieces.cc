@@ -1,5 +1,6 @@
 // Scans without a descent: a tile is one piece of 32 candidates. On a grid the candidates of all blocks are the same, so a tile is packed
-// once for several blocks; the next one's keys, side by side in the summary or in a page, are on their way meanwhile.
+// once for several blocks; the next one's keys, side by side in the summary or in a page, are on their way meanwhile. A block of a few
+// rows, decode's and those of a prompt's tail, scores keys that are not turned where they lie.
 #include <omp.h>
 
 #include <algorithm>
@@ -7,8 +8,10 @@
 
 #include "cpu/cpu_bodies.h"
 #include "cpu/gather.h"
+#include "cpu/row_scores.h"
 #include "cpu/scratch.h"
 #include "cpu/search.h"
+#include "steps/convert.h"
 #include "steps/scan.h"
 
 namespace bough::cpu {
@@ -16,13 +19,17 @@ namespace {
 
 constexpr int kBlocks = 64;         // that share a tile
 constexpr int kItemsPerThread = 8;  // at least, where there is enough to do
+constexpr int kTogether = 4;        // keys that few rows score at once
+constexpr int kAhead = 32;          // keys behind them that are fetched meanwhile
+constexpr int kFewRows = 8;         // pooled rows of a group's heads that are not worth a tile
 
 // An active block, and where its packed rows lie.
 struct Piecewise {
   int64_t index = 0;
   SearchRows rows;
   ScanPositions positions;
-  int64_t first_row = 0;  // among the packed rows of one KV head
+  bool by_rows = false;   // scored where keys lie
+  int64_t first_row = 0;  // among the packed rows of one KV head, of blocks that are scored alike
   const KeySummary* summary = nullptr;
 };
 
@@ -37,7 +44,7 @@ struct Item {
 
 struct Workspace {
   std::byte* tile;
-  std::byte* means;  // [node][32] rows where a summary lacks them
+  std::byte* means;  // [32][nodes] rows where a summary lacks them
   float* angles;     // cos then sin [d/2][32]
   float* pooled;     // [rows, d]
   float* best;       // [kBlocks][32]
@@ -55,17 +62,26 @@ struct Workspace {
 
 class PieceScan {
  public:
-  PieceScan(const TileOps& ops, const ScanArgs& a) : ops_(ops), a_(a), d_(a.heads.head_dim) {
+  PieceScan(const TileOps& ops, const ScanArgs& a)
+      : ops_(ops),
+        a_(a),
+        d_(a.heads.head_dim),
+        key_type_(a.piece == 1 ? a.kv.type : mean_type(a.kv.type)),
+        row_bytes_(kv_row_bytes(key_type_, d_)),
+        nodes_(a.candidates.chunk / a.piece),
+        in_a_row_(a.piece > 1 || a.candidates.chunk <= kPageTokens) {
     for (size_t b = 0; b < a.batch->blocks.size(); ++b) {
       if (a.active[b] == 0) continue;
       const QueryBlock& block = a.batch->blocks[b];
-      Piecewise p{static_cast<int64_t>(b),
-                  {&block, a.heads, 0, a.query_stride, a.pool, a.rope, a.kv.type},
-                  ScanPositions(a.scan, block, a.candidates.count[b], a.scan_window, a.trained_context),
-                  rows_,
-                  nullptr};
+      Piecewise p{.index = static_cast<int64_t>(b),
+                  .rows = {&block, a.heads, 0, a.query_stride, a.pool, a.rope, a.kv.type},
+                  .positions = ScanPositions(a.scan, block, a.candidates.count[b], a.scan_window, a.trained_context)};
+      p.by_rows =
+          row_ops_ != nullptr && row_ops_->fits(d_, key_type_) && in_a_row_ && !p.positions.turns_keys() && p.rows.count() <= kFewRows;
       if (a.summaries != nullptr) p.summary = a.summaries[block.seq];
-      rows_ += p.rows.count();
+      int64_t& rows = p.by_rows ? lone_rows_ : rows_;
+      p.first_row = rows;
+      rows += p.rows.count();
       most_rows_ = std::max<int64_t>(most_rows_, p.rows.count());
       blocks_.push_back(p);
     }
@@ -75,8 +91,10 @@ class PieceScan {
     const std::vector<Item> items = cut();
     Carver sizes(nullptr);
     Workspace::carve(ops_, most_rows_, d_, averaged(), sizes);
-    const Scratch scratch(sizes.used(), static_cast<size_t>(rows_ * a_.heads.kv_heads * d_) * ops_.elem);
-    packed_ = scratch.shared();
+    const auto lone_bytes = static_cast<size_t>(lone_rows_ * a_.heads.kv_heads * d_) * sizeof(float);
+    const Scratch scratch(sizes.used(), lone_bytes + static_cast<size_t>(rows_ * a_.heads.kv_heads * d_) * ops_.elem);
+    ordered_ = reinterpret_cast<float*>(scratch.shared());
+    packed_ = scratch.shared() + lone_bytes;
 #pragma omp parallel
     {
       Carver carver(scratch.mine());
@@ -88,7 +106,7 @@ class PieceScan {
 #pragma omp for schedule(dynamic)
       for (const Item& item : items) {
         const TileScope scope(ops_);
-        scan(item, w);
+        blocks_[item.first].by_rows ? scan_rows(item, w) : scan_tiles(item, w);
       }
     }
   }
@@ -99,16 +117,25 @@ class PieceScan {
     return packed_ + static_cast<size_t>((head * rows_ + p.first_row) * d_) * ops_.elem;
   }
 
+  float* ordered_rows_of(const Piecewise& p, int head) const { return ordered_ + (head * lone_rows_ + p.first_row) * d_; }
+
   void pack_rows(const Piecewise& p, int head, const Workspace& w) const {
     SearchRows rows = p.rows;
     rows.kv_head = head;
     rows.pool_into(a_.q, w.pooled);
+    if (p.by_rows) {
+      for (int r = 0; r < rows.count(); ++r) rows.turn(w.pooled, r, p.positions, 0, w.pooled + int64_t{r} * d_);
+      std::transform(w.pooled, w.pooled + rows.count() * d_, w.pooled, [&](float x) { return rounded(x, a_.kv.type); });
+      row_ops_->order(w.pooled, rows.count(), d_, key_type_, ordered_rows_of(p, head));
+      return;
+    }
     rows.pack(ops_, w.pooled, p.positions, 0, w.angles, rows_of(p, head));
   }
 
   // Whether two blocks have the same candidates at the same positions.
   bool share(const Piecewise& x, const Piecewise& y) const {
-    return a_.candidates.start == nullptr && x.rows.block->seq == y.rows.block->seq && x.positions.same_keys(y.positions);
+    return a_.candidates.start == nullptr && x.rows.block->seq == y.rows.block->seq && x.by_rows == y.by_rows &&
+           x.positions.same_keys(y.positions);
   }
 
   std::vector<Item> cut() const {
@@ -134,39 +161,33 @@ class PieceScan {
     return items;
   }
 
-  int nodes() const { return a_.candidates.chunk / a_.piece; }
-  int averaged() const { return a_.piece > 1 ? nodes() : 0; }
+  int averaged() const { return a_.piece > 1 ? nodes_ : 0; }
   static bool summarised(const Piecewise& p, int64_t token) { return p.summary != nullptr && p.summary->has_mean(token); }
-  std::byte* mean(std::byte* means, int node, int lane) const {
-    return means + static_cast<size_t>(node * kTileKeys + lane) * kv_row_bytes(mean_type(a_.kv.type), d_);
-  }
+  std::byte* mean(std::byte* means, int lane) const { return means + static_cast<size_t>(lane * nodes_) * row_bytes_; }
 
   // The means of all pieces of candidates [j, j + lanes) that the summary lacks.
   void average(const Piecewise& p, int head, int64_t j, int lanes, std::byte* means) const {
     KeyMeansArgs m{a_.kv, a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)], a_.kv.k_offset(a_.layer, head)};
     m.piece = a_.piece;
-    m.count = nodes();
-    m.stride = kTileKeys * kv_row_bytes(mean_type(a_.kv.type), d_);
+    m.count = nodes_;
+    m.stride = row_bytes_;
     for (int i = 0; i < lanes; ++i) {
       m.token = a_.candidates.at(p.index, head, j + i);
       if (summarised(p, m.token)) continue;
-      m.out = mean(means, 0, i);
+      m.out = mean(means, i);
       key_means(m);
     }
   }
 
-  // Where the first pieces of candidates [j, j + lanes) lie. The others follow at equal distances, since a candidate lies within a page or
-  // within a chunk of the summary; but not single keys of a candidate larger than a page.
+  // Where the first pieces of candidates [j, j + lanes) lie. The others follow them, since a candidate lies within a page or within a chunk
+  // of the summary; but not single keys of a candidate larger than a page.
   struct Places {
     const std::byte* first[kTileKeys] = {};
     int64_t j = 0;
     int lanes = 0;
   };
-  DType key_type() const { return a_.piece == 1 ? a_.kv.type : mean_type(a_.kv.type); }
-  size_t piece_distance() const { return kv_row_bytes(key_type(), d_) * (a_.piece == 1 ? 1 : kTileKeys); }
 
   Places locate(const Piecewise& p, int head, int64_t j, int64_t to, std::byte* means) const {
-    static_assert(KeySummary::kTile == kTileKeys);
     const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
     const size_t plane = a_.kv.k_offset(a_.layer, head);
     Places places;
@@ -177,14 +198,14 @@ class PieceScan {
       if (a_.piece == 1) {
         places.first[i] = pages.row(token, plane, a_.kv.row_bytes());
       } else {
-        places.first[i] = summarised(p, token) ? p.summary->mean(head, token) : mean(means, 0, i);
+        places.first[i] = summarised(p, token) ? p.summary->mean(head, token) : mean(means, i);
       }
     }
     return places;
   }
 
   const std::byte* piece_of(const Piecewise& p, int head, const Places& places, int lane, int node) const {
-    if (a_.piece > 1 || a_.candidates.chunk <= kPageTokens) return places.first[lane] + static_cast<size_t>(node) * piece_distance();
+    if (in_a_row_) return places.first[lane] + static_cast<size_t>(node) * row_bytes_;
     const PageTable& pages = a_.batch->sequences[static_cast<size_t>(p.rows.block->seq)];
     const int64_t token = a_.candidates.at(p.index, head, places.j + lane) + node;
     return pages.row(token, a_.kv.k_offset(a_.layer, head), a_.kv.row_bytes());
@@ -206,7 +227,7 @@ class PieceScan {
 
   void prefetch(const Piecewise& p, int head, const Places& next, int node) const {
     if (a_.piece > 1 && a_.candidates.start == nullptr) return;
-    for (int i = 0; i < next.lanes; ++i) prefetch_row(piece_of(p, head, next, i, node), kv_row_bytes(key_type(), d_));
+    for (int i = 0; i < next.lanes; ++i) prefetch_row(piece_of(p, head, next, i, node), row_bytes_);
   }
 
   // The packed tile against all blocks that have candidate j, those with as many rows together: their rows follow one another.
@@ -223,10 +244,23 @@ class PieceScan {
     }
   }
 
-  void scan(const Item& item, const Workspace& w) const {
-    const Piecewise& longest =
-        *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
-                          [&](const Piecewise& x, const Piecewise& y) { return count(x) < count(y); });
+  // Of the item's blocks.
+  const Piecewise& longest_of(const Item& item) const {
+    return *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
+                             [&](const Piecewise& x, const Piecewise& y) { return count(x) < count(y); });
+  }
+
+  // The best pieces of candidates [j, j + lanes) to their scores.
+  void store(const Item& item, int64_t j, int lanes, const Workspace& w) const {
+    for (size_t b = item.first; b < item.end; ++b) {
+      const Piecewise& p = blocks_[b];
+      const int64_t own = std::min<int64_t>(lanes, count(p) - j);
+      if (own > 0) std::copy_n(w.best + (b - item.first) * kTileKeys, own, scores_of(p, item.head) + j);
+    }
+  }
+
+  void scan_tiles(const Item& item, const Workspace& w) const {
+    const Piecewise& longest = longest_of(item);
     const bool turned = longest.positions.turns_keys(), numbered = longest.positions.numbered();
     const float* cos = turned ? w.angles : nullptr;
     const float* sin = turned ? w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys : nullptr;
@@ -242,18 +276,40 @@ class PieceScan {
         sin = a_.rope->sin_tile(j / kTileKeys);
       }
       if (a_.piece > 1) average(longest, item.head, j, lanes, w.means);
-      for (int node = 0; node < nodes(); ++node) {
+      for (int node = 0; node < nodes_; ++node) {
         aim(longest, item.head, places, node, keys);
         prefetch(longest, item.head, next, node);
         if (turned && !numbered) angles(longest, item.head, j, lanes, node, w.angles);
-        ops_.pack_keys(keys, key_type(), d_, a_.rope->params(), cos, sin, w.tile);
+        ops_.pack_keys(keys, key_type_, d_, a_.rope->params(), cos, sin, w.tile);
         score(item, j, w);
       }
-      for (size_t b = item.first; b < item.end; ++b) {
-        const Piecewise& p = blocks_[b];
-        const int64_t own = std::min<int64_t>(lanes, count(p) - j);
-        if (own > 0) std::copy_n(w.best + (b - item.first) * kTileKeys, own, scores_of(p, item.head) + j);
+      store(item, j, lanes, w);
+    }
+  }
+
+  // All pieces of candidate i, or of the next places' where there are fewer.
+  void prefetch_candidate(const Places& places, const Places& next, int i) const {
+    const std::byte* at = i < kTileKeys ? places.first[i] : next.first[i - kTileKeys];
+    if (at != nullptr) prefetch_row(at, static_cast<size_t>(nodes_) * row_bytes_);
+  }
+
+  void scan_rows(const Item& item, const Workspace& w) const {
+    const Piecewise& longest = longest_of(item);
+    const int together = std::max(1, kTogether / nodes_), ahead = std::clamp(kAhead / nodes_, together, kTileKeys - together);
+    Places next = locate(longest, item.head, item.from, item.to, w.means);
+    for (int64_t j = item.from; j < item.to; j += kTileKeys) {
+      const Places places = next;
+      next = locate(longest, item.head, j + kTileKeys, item.to, w.means);
+      if (a_.piece > 1) average(longest, item.head, j, places.lanes, w.means);
+      std::fill_n(w.best, (item.end - item.first) * kTileKeys, -std::numeric_limits<float>::infinity());
+      for (int i = 0; i < places.lanes; i += together) {
+        for (int k = i + ahead; k < i + ahead + together; ++k) prefetch_candidate(places, next, k);
+        for (size_t b = item.first; b < item.end; ++b) {
+          row_ops_->best_of_runs(ordered_rows_of(blocks_[b], item.head), blocks_[b].rows.count(), d_, places.first + i,
+                                 std::min(together, places.lanes - i), nodes_, key_type_, w.best + (b - item.first) * kTileKeys + i);
+        }
       }
+      store(item, j, places.lanes, w);
     }
   }
   float* scores_of(const Piecewise& p, int head) const { return a_.scores + (p.index * a_.heads.kv_heads + head) * a_.score_capacity; }
@@ -261,10 +317,17 @@ class PieceScan {
   const TileOps& ops_;
   const ScanArgs& a_;
   int d_;
+  DType key_type_;    // of pieces
+  size_t row_bytes_;  // of one of them
+  int nodes_;         // pieces of a candidate
+  bool in_a_row_;     // which follow one another
+  const RowScoreOps* row_ops_ = row_score_ops();
   std::vector<Piecewise> blocks_;
-  int64_t rows_ = 0;  // of one KV head, all blocks
+  int64_t rows_ = 0;       // of one KV head, all blocks that are scored by tiles
+  int64_t lone_rows_ = 0;  // and of the others
   int64_t most_rows_ = 1;
   std::byte* packed_ = nullptr;  // [kv heads, rows_, d]
+  float* ordered_ = nullptr;     // [kv heads, lone_rows_, d]
 };
 
 }  // namespace

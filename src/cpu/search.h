@@ -30,13 +30,19 @@ struct SearchRows {
     }
   }
 
-  // Rotates row r at positions.query(its own position) + shift and packs it. turned [d] is working space.
+  // Rotates row r of `rows` at positions.query(its own position) + shift; turned [d] may be where it lies.
+  void turn(const float* rows, int r, const ScanPositions& positions, int64_t shift, float* turned) const {
+    const int d = heads.head_dim;
+    const int64_t position = positions.query(pooled_position(*block, stride, pool, r % pooled())) + shift;
+    rope_row(rows + static_cast<int64_t>(r) * d, rope->cos_row(position), rope->sin_row(position), rope->params(), d, turned);
+    if (!positions.turns_keys()) magnify_row(rope->params(), turned);
+  }
+
+  // Rotates all rows and packs them. turned [d] is working space.
   void pack(const TileOps& ops, const float* rows, const ScanPositions& positions, int64_t shift, float* turned, std::byte* out) const {
     const int d = heads.head_dim;
     for (int r = 0; r < count(); ++r) {
-      const int64_t position = positions.query(pooled_position(*block, stride, pool, r % pooled())) + shift;
-      rope_row(rows + static_cast<int64_t>(r) * d, rope->cos_row(position), rope->sin_row(position), rope->params(), d, turned);
-      if (!positions.turns_keys()) magnify_row(rope->params(), turned);
+      turn(rows, r, positions, shift, turned);
       ops.pack_rows(turned, d, type, out + static_cast<size_t>(r) * static_cast<size_t>(d) * ops.elem);
     }
   }

@@ -54,8 +54,8 @@ void copy_chunk(const SummaryArgs& a, size_t plane, int head, int64_t index, con
 
 void average_chunk(const SummaryArgs& a, size_t plane, int head, int64_t index, const KeySummary& summary) {
   KeyMeansArgs means{a.kv, a.pages, plane, a.sinks + index * a.chunk, a.piece, summary.nodes()};
-  means.out = summary.key(head, index, 0);
-  means.stride = summary.row_bytes() * KeySummary::kTile;
+  means.out = summary.mean(head, means.token);
+  means.stride = summary.row_bytes();
   a.key_means(means);
 }
 

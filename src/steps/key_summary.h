@@ -43,13 +43,14 @@ struct KeySummary {
   int kv_heads = 0;
   int head_dim = 0;
   DType type = DType::bf16;
-  // Each [kv head][node][kTile] rows. Tiles that are made at once share their memory.
+  // Each [kv head][node][kTile] rows, of means [kv head][kTile][node]: in the order of their text. Tiles that are made at once share their
+  // memory.
   std::vector<std::shared_ptr<std::byte>> tiles;
 
   int nodes() const { return piece > 0 ? chunk / piece : 2 * ((1 << rounds) - 1); }
   size_t row_bytes() const { return kv_row_bytes(type, head_dim); }
   size_t tile_bytes() const { return row_bytes() * static_cast<size_t>(kTile * kv_heads * nodes()); }
-  // REQUIRES: index < chunks.
+  // REQUIRES: index < chunks; not of means.
   std::byte* key(int head, int64_t index, int node) const {
     const auto row = static_cast<size_t>((head * nodes() + node) * kTile + index % kTile);
     return tiles[static_cast<size_t>(index / kTile)].get() + row * row_bytes();
@@ -57,7 +58,9 @@ struct KeySummary {
   // Of the means: whether the one that begins at this token is held, and where.
   bool has_mean(int64_t token) const { return token < sinks + chunks * chunk; }
   std::byte* mean(int head, int64_t token) const {
-    return key(head, (token - sinks) / chunk, static_cast<int>((token - sinks) % chunk) / piece);
+    const int64_t tokens = int64_t{kTile} * chunk, index = token - sinks;
+    const auto row = static_cast<size_t>(head * nodes() * kTile + static_cast<int>(index % tokens) / piece);
+    return tiles[static_cast<size_t>(index / tokens)].get() + row * row_bytes();
   }
   // Forgets the chunks that are not whole in the sequence's first `length` tokens.
   void truncate(int64_t length);

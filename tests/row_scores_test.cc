@@ -65,7 +65,7 @@ struct Case {
       load_row(first[static_cast<size_t>(run)] + kv_row_bytes(type, d) * static_cast<size_t>(k), type, d, key.data());
       for (int r = 0; r < rows; ++r) {
         double sum = 0;
-        for (int e = 0; e < d; ++e) sum += double{queries[static_cast<size_t>(r * d + e)]} * double{key[static_cast<size_t>(e)]};
+        for (int e = 0; e < d; ++e) sum += double{queries[static_cast<size_t>(int64_t{r} * d + e)]} * double{key[static_cast<size_t>(e)]};
         best = std::max(best, sum);
       }
     }

@@ -12,7 +12,7 @@ from .lab import Book, Lab, Task, Way, run_all
 from .run import common
 
 Plan = dict[str, Any]
-TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own", "text")
+TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own", "text", "lists")
 SHORT, MIDDLE, LONG = 8192, 32768, 131072
 MEANS = {"piece": 8}
 TWO = {"rounds": 1}  # keys of a chunk
@@ -153,6 +153,11 @@ ASKS: dict[str, Plan] = {
     "every key, k 256": every_key(row_k=256),
 }
 TEXT: dict[str, Plan] = {f"{a}; {b}": {**text, "own": asks} for a, text in TEXTS.items() for b, asks in ASKS.items()}
+# `default` with other lists for the rows that select for themselves.
+LISTS: dict[str, Plan] = {
+    f"{a} {b}": {**by_means(k=512), "own": for_rows((a, b), row_k=512)}
+    for a, b in ((65536, 16384), (32768, 16384), (65536, 8192), (32768, 8192))
+}
 
 
 def named(length: int, names: int, trials: int) -> Task:
@@ -202,6 +207,10 @@ def cells(table: str) -> list[tuple[Way, Task]]:
     if table == "far":
         tasks = [named(MIDDLE, 32, 64), Task("passkey", 524288), Task("passkey", 990000)]
         return [(Way(name, plan=plan), task) for task in tasks for name, plan in FAR.items()]
+    if table == "lists":
+        tasks = [every_name(MIDDLE, 32, 16), every_name(LONG, 32, 8), every_name(LONG, 8, 16)]
+        tasks += [Task("passkey", LONG, trials=20), Task("passkey", 524288), Task("passkey", 990000)]
+        return [(Way(name, plan=plan), task) for task in tasks for name, plan in LISTS.items()]
     if table in ("own", "text"):
         plans = {**OWN, **EXACT} if table == "own" else TEXT
         tasks = [every_name(SHORT, 32, 16), every_name(MIDDLE, 32, 16), every_name(LONG, 32, 8)]

@@ -171,8 +171,8 @@ void order(const float* rows, int count, int d, DType type, float* ordered) {
 }
 
 const RowScoreOps* find_ops() {
-  static constexpr RowScoreOps kOps{kLanes, order, best_of_runs};
-  return &kOps;
+  static const RowScoreOps ops{kLanes, order, best_of_runs};
+  return &ops;
 }
 
 #else

@@ -59,7 +59,7 @@ struct KeySummary {
   bool has_mean(int64_t token) const { return token < sinks + chunks * chunk; }
   std::byte* mean(int head, int64_t token) const {
     const int64_t tokens = int64_t{kTile} * chunk, index = token - sinks;
-    const auto row = static_cast<size_t>(head * nodes() * kTile + static_cast<int>(index % tokens) / piece);
+    const auto row = static_cast<size_t>(int64_t{head} * nodes() * kTile + index % tokens / piece);
     return tiles[static_cast<size_t>(index / tokens)].get() + row * row_bytes();
   }
   // Forgets the chunks that are not whole in the sequence's first `length` tokens.

@@ -117,17 +117,20 @@ TEST_P(SummaryScan, HoldsTheMeansOfPieces) {
   const AttentionBodies& body = test::body_named(GetParam().body);
   for (const Scan kind : {Scan::relative, Scan::chunk_indexed, Scan::self_extend}) {
     for (const auto& [chunk, piece] : {std::pair{64, 8}, {8, 8}, {16, 2}}) {
-      const AttentionCase c({.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = 32}, {{.length = 4290, .first_row = 4222, .tail = 3}},
-                            73);
+      const AttentionCase c({.type = GetParam().type, .heads = 3, .kv_heads = 1, .d = 32},
+                            {{.length = 4000, .first_row = 3999, .decode = true}, {.length = 4290, .first_row = 4222, .tail = 3}}, 73);
       const Input input = c.input();
       const Grid grid =
           test::candidates_of(input.batch, {.chunk = chunk, .sinks = kSinks, .most = 300, .scan = kind, .limit = 1024, .piece = piece});
       const RopeTable rope = c.rope(4400);
-      KeySummary summary;
-      extend_summary(args_of(c, 0, chunk, piece, 10), summary);
-      extend_summary(args_of(c, 0, chunk, piece, grid.count[0] * 2 / 3), summary);
-      EXPECT_EQ(summary.nodes(), chunk / piece);
-      const KeySummary* const pointers[] = {&summary};
+      std::vector<KeySummary> summaries(2);
+      for (int sequence = 0; sequence < 2; ++sequence) {
+        KeySummary& summary = summaries[static_cast<size_t>(sequence)];
+        extend_summary(args_of(c, sequence, chunk, piece, 10), summary);
+        extend_summary(args_of(c, sequence, chunk, piece, grid.count[static_cast<size_t>(sequence)] * 2 / 3), summary);
+        EXPECT_EQ(summary.nodes(), chunk / piece);
+      }
+      const KeySummary* const pointers[] = {&summaries[0], &summaries[1]};
       EXPECT_TRUE(test::same_bits(scan(body, c, input, grid, rope, pointers), scan(body, c, input, grid, rope))) << chunk;
       if (chunk < 16) continue;
       const Grid later = test::candidates_of(

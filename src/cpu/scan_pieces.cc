@@ -1,6 +1,6 @@
 // Scans without a descent: a tile is one piece of 32 candidates. On a grid the candidates of all blocks are the same, so a tile is packed
-// once for several blocks; the next one's keys, side by side in the summary or in a page, are on their way meanwhile. A block of a few
-// rows, decode's and those of a prompt's tail, scores keys that are not turned where they lie.
+// once for several blocks; the next one's keys, side by side in the summary or in a page, are on their way meanwhile. A row that shares its
+// candidates with no other, of decode or in the later stages of a prompt's tail, scores keys that are not turned where they lie.
 #include <omp.h>
 
 #include <algorithm>
@@ -21,14 +21,14 @@ constexpr int kBlocks = 64;         // that share a tile
 constexpr int kItemsPerThread = 8;  // at least, where there is enough to do
 constexpr int kTogether = 4;        // keys that few rows score at once
 constexpr int kAhead = 32;          // keys behind them that are fetched meanwhile
-constexpr int kFewRows = 8;         // pooled rows of a group's heads that are not worth a tile
+constexpr int kFewRows = 8;         // heads of a group for whose single rows a tile is not worth packing
 
 // An active block, and where its packed rows lie.
 struct Piecewise {
   int64_t index = 0;
   SearchRows rows;
   ScanPositions positions;
-  bool by_rows = false;   // scored where keys lie
+  bool by_rows = false;   // scored where keys lie, alone in its item
   int64_t first_row = 0;  // among the packed rows of one KV head, of blocks that are scored alike
   const KeySummary* summary = nullptr;
 };
@@ -76,8 +76,9 @@ class PieceScan {
       Piecewise p{.index = static_cast<int64_t>(b),
                   .rows = {&block, a.heads, 0, a.query_stride, a.pool, a.rope, a.kv.type},
                   .positions = ScanPositions(a.scan, block, a.candidates.count[b], a.scan_window, a.trained_context)};
-      p.by_rows =
-          row_ops_ != nullptr && row_ops_->fits(d_, key_type_) && in_a_row_ && !p.positions.turns_keys() && p.rows.count() <= kFewRows;
+      const bool lone = block.rows == 1 && (static_cast<int64_t>(b) < a.batch->decode_rows || a.candidates.start != nullptr);
+      p.by_rows = lone && in_a_row_ && row_ops_ != nullptr && row_ops_->fits(d_, key_type_) && !p.positions.turns_keys() &&
+                  p.rows.count() <= kFewRows;
       if (a.summaries != nullptr) p.summary = a.summaries[block.seq];
       int64_t& rows = p.by_rows ? lone_rows_ : rows_;
       p.first_row = rows;
@@ -91,7 +92,7 @@ class PieceScan {
     const std::vector<Item> items = cut();
     Carver sizes(nullptr);
     Workspace::carve(ops_, most_rows_, d_, averaged(), sizes);
-    const auto lone_bytes = static_cast<size_t>(lone_rows_ * a_.heads.kv_heads * d_) * sizeof(float);
+    const auto lone_bytes = (static_cast<size_t>(lone_rows_ * a_.heads.kv_heads * d_) * sizeof(float) + 63) / 64 * 64;
     const Scratch scratch(sizes.used(), lone_bytes + static_cast<size_t>(rows_ * a_.heads.kv_heads * d_) * ops_.elem);
     ordered_ = reinterpret_cast<float*>(scratch.shared());
     packed_ = scratch.shared() + lone_bytes;
@@ -134,7 +135,7 @@ class PieceScan {
 
   // Whether two blocks have the same candidates at the same positions.
   bool share(const Piecewise& x, const Piecewise& y) const {
-    return a_.candidates.start == nullptr && x.rows.block->seq == y.rows.block->seq && x.by_rows == y.by_rows &&
+    return a_.candidates.start == nullptr && !x.by_rows && !y.by_rows && x.rows.block->seq == y.rows.block->seq &&
            x.positions.same_keys(y.positions);
   }
 
@@ -244,23 +245,10 @@ class PieceScan {
     }
   }
 
-  // Of the item's blocks.
-  const Piecewise& longest_of(const Item& item) const {
-    return *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
-                             [&](const Piecewise& x, const Piecewise& y) { return count(x) < count(y); });
-  }
-
-  // The best pieces of candidates [j, j + lanes) to their scores.
-  void store(const Item& item, int64_t j, int lanes, const Workspace& w) const {
-    for (size_t b = item.first; b < item.end; ++b) {
-      const Piecewise& p = blocks_[b];
-      const int64_t own = std::min<int64_t>(lanes, count(p) - j);
-      if (own > 0) std::copy_n(w.best + (b - item.first) * kTileKeys, own, scores_of(p, item.head) + j);
-    }
-  }
-
   void scan_tiles(const Item& item, const Workspace& w) const {
-    const Piecewise& longest = longest_of(item);
+    const Piecewise& longest =
+        *std::max_element(blocks_.begin() + static_cast<ptrdiff_t>(item.first), blocks_.begin() + static_cast<ptrdiff_t>(item.end),
+                          [&](const Piecewise& x, const Piecewise& y) { return count(x) < count(y); });
     const bool turned = longest.positions.turns_keys(), numbered = longest.positions.numbered();
     const float* cos = turned ? w.angles : nullptr;
     const float* sin = turned ? w.angles + static_cast<ptrdiff_t>(a_.rope->pairs()) * kTileKeys : nullptr;
@@ -283,7 +271,11 @@ class PieceScan {
         ops_.pack_keys(keys, key_type_, d_, a_.rope->params(), cos, sin, w.tile);
         score(item, j, w);
       }
-      store(item, j, lanes, w);
+      for (size_t b = item.first; b < item.end; ++b) {
+        const Piecewise& p = blocks_[b];
+        const int64_t own = std::min<int64_t>(lanes, count(p) - j);
+        if (own > 0) std::copy_n(w.best + (b - item.first) * kTileKeys, own, scores_of(p, item.head) + j);
+      }
     }
   }
 
@@ -294,22 +286,21 @@ class PieceScan {
   }
 
   void scan_rows(const Item& item, const Workspace& w) const {
-    const Piecewise& longest = longest_of(item);
+    const Piecewise& p = blocks_[item.first];
+    const float* rows = ordered_rows_of(p, item.head);
     const int together = std::max(1, kTogether / nodes_), ahead = std::clamp(kAhead / nodes_, together, kTileKeys - together);
-    Places next = locate(longest, item.head, item.from, item.to, w.means);
+    Places next = locate(p, item.head, item.from, item.to, w.means);
     for (int64_t j = item.from; j < item.to; j += kTileKeys) {
       const Places places = next;
-      next = locate(longest, item.head, j + kTileKeys, item.to, w.means);
-      if (a_.piece > 1) average(longest, item.head, j, places.lanes, w.means);
-      std::fill_n(w.best, (item.end - item.first) * kTileKeys, -std::numeric_limits<float>::infinity());
+      next = locate(p, item.head, j + kTileKeys, item.to, w.means);
+      if (a_.piece > 1) average(p, item.head, j, places.lanes, w.means);
+      float* scores = scores_of(p, item.head) + j;
+      std::fill_n(scores, places.lanes, -std::numeric_limits<float>::infinity());
       for (int i = 0; i < places.lanes; i += together) {
         for (int k = i + ahead; k < i + ahead + together; ++k) prefetch_candidate(places, next, k);
-        for (size_t b = item.first; b < item.end; ++b) {
-          row_ops_->best_of_runs(ordered_rows_of(blocks_[b], item.head), blocks_[b].rows.count(), d_, places.first + i,
-                                 std::min(together, places.lanes - i), nodes_, key_type_, w.best + (b - item.first) * kTileKeys + i);
-        }
+        row_ops_->best_of_runs(rows, p.rows.count(), d_, places.first + i, std::min(together, places.lanes - i), nodes_, key_type_,
+                               scores + i);
       }
-      store(item, j, places.lanes, w);
     }
   }
   float* scores_of(const Piecewise& p, int head) const { return a_.scores + (p.index * a_.heads.kv_heads + head) * a_.score_capacity; }

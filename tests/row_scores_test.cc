@@ -37,7 +37,7 @@ class RowScores : public testing::TestWithParam<int64_t> {
   const RowScoreOps* ops_ = nullptr;
 };
 
-// Runs of `length` keys, each at an odd place of its own, and rows of queries.
+// Runs of `length` keys, each unaligned, and rows of queries.
 struct Case {
   DType type;
   int d, rows, runs, length;
@@ -48,7 +48,7 @@ struct Case {
   Case(DType t, int dim, int row_count, int run_count, int run_length)
       : type(t), d(dim), rows(row_count), runs(run_count), length(run_length) {
     const size_t row = kv_row_bytes(type, d), gap = 6;
-    memory.resize((row * static_cast<size_t>(length) + gap) * static_cast<size_t>(runs));
+    if (runs > 0) memory.resize((row * static_cast<size_t>(length) + gap) * static_cast<size_t>(runs) - gap);
     auto random = test::random_of(7, d, rows);
     for (int i = 0; i < runs; ++i) {
       std::byte* at = memory.data() + (row * static_cast<size_t>(length) + gap) * static_cast<size_t>(i);

@@ -69,7 +69,7 @@ TEST_P(SameBits, PrunedDiffersFromDenseAfterwards) {
 TEST_P(SameBits, SlicesDoNotMatter) {
   const TinyFile file(test::peaked_model());
   const std::vector<TokenId> text = tiny_text(900), decoded = tiny_text(7, 6);
-  for (const char* plan : {test::kSmallPlan, test::kSmallTree, "dense"}) {
+  for (const char* plan : {test::kSmallPlan, test::kSmallPieces, test::kSmallTree, "dense"}) {
     const auto engine = file.engine(plan, GetParam(), 2);
     ASSERT_NE(engine, nullptr);
     const std::vector<float> whole = run(*engine, text, {}, {.logits = 60}, decoded);
@@ -168,7 +168,7 @@ std::vector<std::vector<float>> play(test::TinyForward& forward, const std::vect
 }
 
 TEST_P(SameBits, AloneEqualsInABatch) {
-  std::vector<std::string> plans = {test::kSmallPlan, test::kSmallTree, "dense",
+  std::vector<std::string> plans = {test::kSmallPlan, test::kSmallPieces, test::kSmallTree, "dense",
                                     R"({"mode":"streaming","sinks":64,"window":128,"refresh":[3],"tail":8})"};
   std::string per_head = test::kSmallPlan;
   plans.push_back(per_head.replace(per_head.find("\"tail\""), 0, "\"lists\":\"kv_head\","));

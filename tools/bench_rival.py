@@ -77,6 +77,7 @@ class Vllm:
         vllm = importlib.import_module("vllm")
         self.params = vllm.SamplingParams
         dtype = "bfloat16" if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "float32"
+        # The share of the memory that it takes for its cache: of more than is free it refuses to start.
         self.engine = vllm.LLM(
             model=model, max_model_len=context, enable_prefix_caching=True, gpu_memory_utilization=0.4, dtype=dtype
         )

@@ -27,6 +27,7 @@ constexpr int kLanes = static_cast<int>(hn::MaxLanes(Floats()));
 constexpr int kKeys = 4;  // that are scored together
 constexpr int kMostRows = 3;
 constexpr int kGroup = quant_group(DType::i8);
+static_assert(kGroup % kLanes == 0);
 using Fours = hn::CappedTag<float, 4>;
 
 HWY_INLINE Vec round_to_bf16(Vec x) {

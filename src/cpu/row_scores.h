@@ -20,10 +20,10 @@ struct RowScoreOps {
                        float* best);
 
   // Other shapes and types have to be packed.
-  bool fits(int d, DType type) const { return type != DType::i4 && d % (2 * lanes) == 0 && (type != DType::i8 || 32 % lanes == 0); }
+  bool fits(int d, DType type) const { return type != DType::i4 && d % (2 * lanes) == 0; }
 };
 
-// Highway, for the best instruction set of this CPU; null where that has no vectors.
+// Highway, for the best instruction set of this CPU; null where that has no vectors, or none of a fixed length.
 const RowScoreOps* row_score_ops();
 
 }  // namespace bough::cpu

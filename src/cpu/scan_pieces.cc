@@ -226,8 +226,14 @@ class PieceScan {
     gather_angles(*a_.rope, at, lanes, out);
   }
 
+  // A share of what comes next while piece `node` is scored: that piece of all candidates, or of a grid's, whose means lie side by side,
+  // all pieces of some.
   void prefetch(const Piecewise& p, int head, const Places& next, int node) const {
-    if (a_.piece > 1 && a_.candidates.start == nullptr) return;
+    if (a_.piece > 1 && a_.candidates.start == nullptr) {
+      const int end = std::min(next.lanes, (node + 1) * kTileKeys / nodes_);
+      for (int i = node * kTileKeys / nodes_; i < end; ++i) prefetch_row(next.first[i], static_cast<size_t>(nodes_) * row_bytes_);
+      return;
+    }
     for (int i = 0; i < next.lanes; ++i) prefetch_row(piece_of(p, head, next, i, node), row_bytes_);
   }
 

@@ -33,7 +33,7 @@ constexpr int summary_offset(int chunk, int round, int interval, int side) {
 
 // Keys as f32 where the cache is f32, else as the bf16 that every other type reads as.
 struct KeySummary {
-  static constexpr int kTile = 32;  // chunks whose keys of one node are side by side
+  static constexpr int kTile = 32;  // chunks
 
   int64_t chunks = 0;  // held: [sinks, sinks + chunks * chunk) of the sequence
   int chunk = 0;

@@ -26,6 +26,12 @@ inline constexpr const char* kSmallPlan =
     R"({"mode":"stages","sinks":64,"window":128,"stages":[{"chunk":32,"query_stride":4},{"chunk":8,"keep":256}],"k":64,)"
     R"("first":{"layers":1,"k":128,"scan":"chunk-indexed"},"refresh":[4,2],"tail":64})";
 
+// The same by means, then by every key for rows that select for themselves.
+inline constexpr const char* kSmallPieces =
+    R"({"mode":"stages","sinks":64,"window":128,"stages":[{"chunk":32,"query_stride":4,"piece":8},)"
+    R"({"chunk":8,"keep":256,"rounds":1,"row_piece":1}],"k":64,"first":{"layers":1,"k":128,"scan":"chunk-indexed"},"refresh":[4,2],)"
+    R"("tail":64})";
+
 // The tree in both layers: pruned from 257 tokens on.
 inline constexpr const char* kSmallTree =
     R"({"mode":"hip","sinks":64,"window":128,"tree":{"k":64,"key_block":4,"refresh":3},"lists":"kv_head","tail":64})";

@@ -12,7 +12,7 @@ from .lab import Book, Lab, Task, Way, run_all
 from .run import common
 
 Plan = dict[str, Any]
-TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own", "text", "lists")
+TABLES = ("searches", "rows", "names", "filler", "layers", "delta", "far", "own", "text", "lists", "means")
 SHORT, MIDDLE, LONG = 8192, 32768, 131072
 MEANS = {"piece": 8}
 TWO = {"rounds": 1}  # keys of a chunk
@@ -158,6 +158,20 @@ LISTS: dict[str, Plan] = {
     f"{a} {b}": {**by_means(k=512), "own": for_rows((a, b), row_k=512)}
     for a, b in ((65536, 16384), (32768, 16384), (65536, 8192), (32768, 8192))
 }
+# Blocks of the text by means in the second stage too: (chunk, keep, stride) of it, and what the third keeps.
+BY_MEANS: dict[str, Plan] = {
+    f"means of {keep} in {chunk}s, stride {stride}, {last}": {
+        **stages((64, 0, 16, MEANS), (chunk, keep, stride, MEANS), (8, last, 1, TWO), k=512),
+        "own": for_rows((65536, 16384), row_k=512),
+    }
+    for chunk, keep, stride, last in (
+        (16, 32768, 4, 8192),
+        (16, 65536, 4, 8192),
+        (8, 65536, 4, 8192),
+        (8, 65536, 1, 8192),
+        (16, 65536, 4, 16384),
+    )
+}
 
 
 def named(length: int, names: int, trials: int) -> Task:
@@ -211,6 +225,10 @@ def cells(table: str) -> list[tuple[Way, Task]]:
         tasks = [every_name(MIDDLE, 32, 16), every_name(LONG, 32, 8), every_name(LONG, 8, 16)]
         tasks += [Task("passkey", LONG, trials=20), Task("passkey", 524288), Task("passkey", 990000)]
         return [(Way(name, plan=plan), task) for task in tasks for name, plan in LISTS.items()]
+    if table == "means":
+        tasks = [Task("ppl", n) for n in (SHORT, MIDDLE, LONG)] + [every_name(MIDDLE, 32, 16), every_name(LONG, 32, 8)]
+        tasks += [Task("passkey", 524288, trials=5), Task("passkey", 990000, trials=5)]
+        return [(Way(name, plan=plan), task) for task in tasks for name, plan in BY_MEANS.items()]
     if table in ("own", "text"):
         plans = {**OWN, **EXACT} if table == "own" else TEXT
         tasks = [every_name(SHORT, 32, 16), every_name(MIDDLE, 32, 16), every_name(LONG, 32, 8)]

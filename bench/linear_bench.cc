@@ -1,5 +1,5 @@
-// Linear layers of prefill on the shapes of SmolLM2-135M (hidden 576, FFN 1536, 192 for keys and values), weights in Q4_1: in 8 bits,
-// where this CPU has it, and by oneDNN in bf16 or f32.
+// Linear layers of prefill on the shapes of SmolLM2-135M (hidden 576, FFN 1536, 192 for keys and values), weights in Q4_1: in f32 and,
+// where this CPU has them, in 8 bits and by oneDNN in bf16.
 //
 // A line: shape, product, rows, best and median milliseconds, GFLOP/s of the best, GFLOP for each second of processor time (what one core
 // does, also on a busy machine when OMP_WAIT_POLICY is passive), and a checksum that the products of one shape share to rounding.
@@ -18,8 +18,11 @@
 #include <string>
 #include <vector>
 
-#include "cpu/gemm.h"
+#include "cpu/gemm_bf16.h"
+#include "cpu/gemm_f32.h"
 #include "cpu/gemm_int8.h"
+#include "cpu/packed_weights.h"
+#include "cpu/tile.h"
 
 namespace bough {
 namespace {
@@ -77,12 +80,9 @@ void bench_shape(const Shape& shape, int runs) {
   w.row_bytes = row_bytes;
   for (const int64_t rows : {int64_t{64}, int64_t{256}, int64_t{512}}) {
     if (cpu::gemm_int8_takes(w.type)) measure("int8", cpu::gemm_int8, shape, w, rows, runs);
-    measure(
-        "oneDNN",
-        [](const LinearArgs& a) {
-          cpu::gemm({&a, 1});
-        },
-        shape, w, rows, runs);
+    measure("f32", cpu::gemm_f32, shape, w, rows, runs);
+    const auto in_bf16 = [](const LinearArgs& a) { cpu::gemm_bf16({&a, 1}); };
+    if (cpu::tile_bf16() != nullptr) measure("bf16", in_bf16, shape, w, rows, runs);
   }
 }
 

@@ -13,7 +13,7 @@
 #include <bit>
 #include <cstring>
 
-#include "cpu/gemm.h"
+#include "cpu/packed_weights.h"
 #include "cpu/scratch.h"
 
 namespace bough::cpu {

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "cpu/dot_interleaved.h"
-#include "cpu/gemm.h"
+#include "cpu/gemm_bf16.h"
+#include "cpu/gemm_f32.h"
 #include "cpu/gemm_int8.h"
 #include "cpu/model_bodies.h"
+#include "cpu/packed_weights.h"
 #include "cpu/tile.h"
 
 namespace bough::cpu {
@@ -124,15 +126,17 @@ void dot(std::span<const LinearArgs> products) {
 
 void linear(std::span<const LinearArgs> products) {
   if (products.front().phase == Phase::decode) return dot(products);
-  std::vector<LinearArgs> others;
+  std::vector<LinearArgs> in_bf16;
   for (const LinearArgs& a : products) {
     if (!a.precise && tile_amx() == nullptr && gemm_int8_takes(a.w.type)) {
       gemm_int8(a);
+    } else if (a.w.type == GGML_TYPE_F32 || tile_bf16() == nullptr) {
+      gemm_f32(a);
     } else {
-      others.push_back(a);
+      in_bf16.push_back(a);
     }
   }
-  gemm(others);
+  gemm_bf16(in_bf16);
 }
 
 }  // namespace bough::cpu

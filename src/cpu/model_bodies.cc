@@ -4,7 +4,7 @@
 
 #include <array>
 
-#include "cpu/gemm.h"
+#include "cpu/packed_weights.h"
 #include "ref/model_bodies.h"
 
 namespace bough {

@@ -1,4 +1,4 @@
-#include "cpu/gemm.h"
+#include "cpu/gemm_bf16.h"
 
 #include <ggml.h>
 #include <omp.h>
@@ -6,14 +6,14 @@
 #include <algorithm>
 #include <dnnl.hpp>
 #include <exception>
-#include <optional>
+#include <map>
+#include <vector>
 
+#include "cpu/packed_weights.h"
 #include "cpu/scratch.h"
 #include "cpu/tile.h"
 
-namespace bough {
-
-namespace cpu {
+namespace bough::cpu {
 namespace {
 
 constexpr int64_t kRows = 64;  // rows of a tile; the last tile is padded
@@ -41,7 +41,7 @@ struct Kernel {
 
 struct Shape {
   int64_t n, k;
-  bool bf16, add;
+  bool add;
   int64_t ldy;
   auto operator<=>(const Shape&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
 };
@@ -50,7 +50,7 @@ const Kernel& kernel(Shape s) {
   static thread_local std::map<Shape, Kernel> cache;
   if (const auto found = cache.find(s); found != cache.end()) return found->second;
   using memory = dnnl::memory;
-  const auto type = s.bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const auto type = memory::data_type::bf16;
   const memory::desc x({kRows, s.k}, type, memory::format_tag::ab);
   const memory::desc w({s.k, s.n}, type, memory::format_tag::any);
   const memory::desc y({kRows, s.n}, memory::data_type::f32, memory::dims{s.ldy, 1});
@@ -69,38 +69,33 @@ const Kernel& kernel(Shape s) {
   return cache.emplace(s, std::move(made)).first->second;
 }
 
-// Dequantises output features [from, from + count) to [count, k] of the kernel's type. row [k] is working space.
-void dequantise(const Tensor& w, int64_t from, int64_t count, bool bf16, float* row, std::byte* out) {
+// Dequantises output features [from, from + count) to bf16 [count, k]. row [k] is working space.
+void dequantise(const Tensor& w, int64_t from, int64_t count, float* row, std::byte* out) {
   const ggml_to_float_t to_float = ggml_get_type_traits(static_cast<ggml_type>(w.type))->to_float;
   for (int64_t n = 0; n < count; ++n) {
     const auto* quantised = static_cast<const std::byte*>(w.data) + static_cast<size_t>(from + n) * w.row_bytes;
-    auto* floats = bf16 ? row : reinterpret_cast<float*>(out + static_cast<size_t>(n * w.cols) * sizeof(float));
-    if (w.type == GGML_TYPE_F32) {
-      std::copy_n(reinterpret_cast<const float*>(quantised), w.cols, floats);
-    } else {
-      to_float(quantised, floats, w.cols);
-    }
-    if (bf16) tile_bf16()->pack_rows(floats, w.cols, DType::bf16, out + static_cast<size_t>(n * w.cols) * 2);
+    to_float(quantised, row, w.cols);
+    tile_bf16()->pack_rows(row, w.cols, DType::bf16, out + static_cast<size_t>(n * w.cols) * 2);
   }
 }
 
 // All panels of W, dequantised and in the order that the kernel wants; each thread fills the memory of its panels.
-std::byte* packed_panels(const LinearArgs& a, bool bf16, int64_t width, PackedWeights& store) {
+std::byte* packed_panels(const LinearArgs& a, int64_t width, PackedWeights& store) {
   const int64_t panels = (a.w.rows + width - 1) / width;
-  const size_t panel_bytes = kernel({width, a.w.cols, bf16, a.add, a.w.rows}).w.get_size();
+  const size_t panel_bytes = kernel({width, a.w.cols, a.add, a.w.rows}).w.get_size();
   return store.get(a.w.data, panel_bytes * static_cast<size_t>(panels), [&](std::byte* base) {
-    const auto type = bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+    const auto type = dnnl::memory::data_type::bf16;
     const size_t row_bytes = static_cast<size_t>(a.w.cols) * sizeof(float);
-    const Scratch scratch(row_bytes + static_cast<size_t>(width * a.w.cols) * (bf16 ? 2 : 4));
+    const Scratch scratch(row_bytes + static_cast<size_t>(width * a.w.cols) * 2);
     std::exception_ptr failure;  // no exception may leave a parallel region
 #pragma omp parallel for schedule(dynamic)
     for (int64_t p = 0; p < panels; ++p) {
       try {
         const int64_t n = std::min(width, a.w.rows - p * width);
         std::byte* plain = scratch.mine() + row_bytes;
-        dequantise(a.w, p * width, n, bf16, reinterpret_cast<float*>(scratch.mine()), plain);
+        dequantise(a.w, p * width, n, reinterpret_cast<float*>(scratch.mine()), plain);
         dnnl::memory from({{a.w.cols, n}, type, dnnl::memory::format_tag::ba}, engine(), plain);
-        dnnl::memory to(kernel({n, a.w.cols, bf16, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
+        dnnl::memory to(kernel({n, a.w.cols, a.add, a.w.rows}).w, engine(), base + static_cast<size_t>(p) * panel_bytes);
         dnnl::stream stream(engine());
         dnnl::reorder(from, to).execute(stream, from, to);
         stream.wait();
@@ -113,18 +108,18 @@ std::byte* packed_panels(const LinearArgs& a, bool bf16, int64_t width, PackedWe
   });
 }
 
-// x in the kernel's type: whole tiles, zero beyond the last row. Kept by the calling thread until its next one.
+// x in bf16: whole tiles, zero beyond the last row. Kept by the calling thread until its next one.
 class PackedRows {
  public:
-  PackedRows(const LinearArgs& a, bool bf16)
-      : cols_(a.w.cols), tile_bytes_(static_cast<size_t>(kRows * cols_) * (bf16 ? 2 : 4)), tiles_((a.rows + kRows - 1) / kRows) {
+  explicit PackedRows(const LinearArgs& a)
+      : cols_(a.w.cols), tile_bytes_(static_cast<size_t>(kRows * cols_) * 2), tiles_((a.rows + kRows - 1) / kRows) {
     static thread_local std::vector<float> kept;
     if (kept.size() * sizeof(float) < tile_bytes_ * static_cast<size_t>(tiles_) + kAlignment)
       kept.resize((tile_bytes_ * static_cast<size_t>(tiles_) + kAlignment) / sizeof(float));
     const auto address = reinterpret_cast<uintptr_t>(kept.data());
     data_ = reinterpret_cast<std::byte*>(kept.data()) + (kAlignment - address % kAlignment) % kAlignment;
 #pragma omp parallel for schedule(static)
-    for (int64_t t = 0; t < tiles_; ++t) pack(a, t, bf16);
+    for (int64_t t = 0; t < tiles_; ++t) pack(a, t);
   }
   std::byte* tile(int64_t t) const { return data_ + static_cast<size_t>(t) * tile_bytes_; }
   int64_t tiles() const { return tiles_; }
@@ -132,16 +127,12 @@ class PackedRows {
  private:
   static constexpr size_t kAlignment = 64;
 
-  void pack(const LinearArgs& a, int64_t t, bool bf16) const {
+  void pack(const LinearArgs& a, int64_t t) const {
     const int64_t count = std::min(kRows, a.rows - t * kRows) * cols_;
     const float* x = a.x + t * kRows * cols_;
     std::byte* out = tile(t);
-    if (bf16) {
-      tile_bf16()->pack_rows(x, count, DType::bf16, out);
-    } else {
-      std::copy_n(x, count, reinterpret_cast<float*>(out));
-    }
-    const size_t used = static_cast<size_t>(count) * (bf16 ? 2 : 4);
+    tile_bf16()->pack_rows(x, count, DType::bf16, out);
+    const size_t used = static_cast<size_t>(count) * 2;
     std::fill(out + used, out + tile_bytes_, std::byte{0});
   }
 
@@ -153,7 +144,6 @@ class PackedRows {
 
 struct Plan {
   const LinearArgs& a;
-  bool bf16;
   int64_t width;       // of a panel
   size_t panel_bytes;  // between panels
   std::byte* panels;
@@ -165,7 +155,7 @@ void multiply(const Plan& plan, int64_t tile, int64_t panel, std::byte* spare) {
   const LinearArgs& a = plan.a;
   const int64_t n = std::min(plan.width, a.w.rows - panel * plan.width);
   const int64_t rows = std::min(kRows, a.rows - tile * kRows);
-  const Kernel& k = kernel({n, a.w.cols, plan.bf16, a.add, a.w.rows});
+  const Kernel& k = kernel({n, a.w.cols, a.add, a.w.rows});
   float* y = a.y + tile * kRows * a.w.rows + panel * plan.width;
   auto* padded_y = reinterpret_cast<float*>(spare);
   const bool whole = rows == kRows;
@@ -188,16 +178,16 @@ void multiply(const Plan& plan, int64_t tile, int64_t panel, std::byte* spare) {
   }
 }
 
-void multiply_all(const LinearArgs& a, bool bf16, const PackedRows& x) {
+void multiply_all(const LinearArgs& a, const PackedRows& x) {
   const int64_t width = panel_width(a.w.rows);
   const int64_t panels = (a.w.rows + width - 1) / width;
   PackedWeights passing(0);
-  const Kernel& wide = kernel({width, a.w.cols, bf16, a.add, a.w.rows});
-  std::byte* packed = packed_panels(a, bf16, width, a.packed != nullptr ? *a.packed : passing);
+  const Kernel& wide = kernel({width, a.w.cols, a.add, a.w.rows});
+  std::byte* packed = packed_panels(a, width, a.packed != nullptr ? *a.packed : passing);
   const int64_t last = a.w.rows - (panels - 1) * width;
-  const size_t scratch_bytes = std::max(wide.scratch.get_size(), kernel({last, a.w.cols, bf16, a.add, a.w.rows}).scratch.get_size());
+  const size_t scratch_bytes = std::max(wide.scratch.get_size(), kernel({last, a.w.cols, a.add, a.w.rows}).scratch.get_size());
   const Scratch scratch(static_cast<size_t>(kRows * a.w.rows) * sizeof(float) + scratch_bytes);
-  const Plan plan{a, bf16, width, wide.w.get_size(), packed, x};
+  const Plan plan{a, width, wide.w.get_size(), packed, x};
   std::exception_ptr failure;  // no exception may leave a parallel region
 #pragma omp parallel for schedule(dynamic)
   for (int64_t item = 0; item < x.tiles() * panels; ++item) {
@@ -213,16 +203,10 @@ void multiply_all(const LinearArgs& a, bool bf16, const PackedRows& x) {
 
 }  // namespace
 
-void gemm(std::span<const LinearArgs> products) {
-  for (const bool bf16 : {false, true}) {
-    std::optional<PackedRows> x;
-    for (const LinearArgs& a : products) {
-      if ((a.w.type != GGML_TYPE_F32 && tile_bf16() != nullptr) != bf16) continue;
-      if (!x) x.emplace(a, bf16);
-      multiply_all(a, bf16, *x);
-    }
-  }
+void gemm_bf16(std::span<const LinearArgs> products) {
+  if (products.empty()) return;
+  const PackedRows x(products.front());
+  for (const LinearArgs& a : products) multiply_all(a, x);
 }
 
-}  // namespace cpu
-}  // namespace bough
+}  // namespace bough::cpu

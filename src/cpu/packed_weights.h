@@ -1,15 +1,10 @@
-// Prefill's matrix product: oneDNN's, one-threaded inside our own parallel loop over fixed tiles, so that a row's result does not
-// depend on how many rows come with it.
 #pragma once
 
 #include <cstddef>
 #include <map>
 #include <memory>
-#include <span>
 #include <utility>
-#include <vector>
 
-#include "bough/types.h"
 #include "steps/linear.h"
 
 namespace bough {
@@ -68,11 +63,4 @@ class PackedWeights {
   size_t passing_bytes_ = 0;
 };
 
-namespace cpu {
-
-// y (+)= x W^T of each product. REQUIRES: all have the same x, rows and w.cols, and each a y of its own. Throws std::bad_alloc or
-// dnnl::error.
-void gemm(std::span<const LinearArgs> products);
-
-}  // namespace cpu
 }  // namespace bough

@@ -148,7 +148,7 @@ TEXTS: dict[str, Plan] = {
 ASKS: dict[str, Plan] = {
     "k 512": for_rows((65536, 16384), row_k=512),
     "k 256": for_rows((65536, 16384), row_k=256),
-    "131072 32768, k 256": for_rows((131072, 32768), row_k=256),
+    **{f"131072 32768, k {k}": for_rows((131072, 32768), row_k=k) for k in (512, 384, 256)},
     "every key, k 512": every_key(row_k=512),
     "every key, k 256": every_key(row_k=256),
 }
@@ -239,7 +239,7 @@ def cells(table: str) -> list[tuple[Way, Task]]:
             far += [Task("ppl-decoded", n, trials=t) for n, t in ((SHORT, 8), (MIDDLE, 8), (LONG, 4), (990000, 1))]
             return made + [(Way(name, plan=plan), task) for task in far for name, plan in OWN.items()]
         made += [(Way(name, plan=plan), Task("ppl", n)) for n in (SHORT, MIDDLE, LONG) for name, plan in TEXTS.items()]
-        asked = (f"k 512; {name}" for name in ("k 512", "k 256"))
+        asked = (f"k 512; {name}" for name in ASKS if not name.startswith("every"))
         return made + [(Way(name, plan=TEXT[name]), Task("passkey", 990000)) for name in asked]
     raise KeyError(table)
 

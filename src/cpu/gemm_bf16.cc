@@ -4,6 +4,8 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <compare>
+#include <cstdint>
 #include <dnnl.hpp>
 #include <exception>
 #include <map>

@@ -8,8 +8,8 @@
 
 namespace bough::cpu {
 
-// y (+)= x W^T of each product. REQUIRES: tile_bf16() is there; all have the same x, rows and w.cols, and each a y of its own. Throws
-// std::bad_alloc or dnnl::error.
+// y (+)= x W^T of each product. REQUIRES: tile_bf16() is there; no W is f32; all have the same x, rows and w.cols, and each a y of its own.
+// Throws std::bad_alloc or dnnl::error.
 void gemm_bf16(std::span<const LinearArgs> products);
 
 }  // namespace bough::cpu

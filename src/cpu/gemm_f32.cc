@@ -75,7 +75,7 @@ HWY_AFTER_NAMESPACE();
 namespace bough::cpu {
 namespace {
 
-constexpr int64_t kTile = 48;       // rows, which stay in the cache while all of W passes
+constexpr int64_t kTile = 48;       // rows, which up to kDepth elements long stay in the cache while all of W passes
 constexpr int64_t kFeatures = 128;  // that an item has, at least a panel
 constexpr int64_t kDepth = 1024;    // elements of x and W that come together: of longer rows too little would stay in the cache
 

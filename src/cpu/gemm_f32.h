@@ -1,5 +1,5 @@
-// Prefill's matrix product in f32: of f32 weights, and of all where the CPU multiplies neither bf16 nor 8 bits. A row's sums are taken in
-// the order of k, whatever rows come with it.
+// Prefill's matrix product in f32: of f32 weights, and where the CPU has no bf16 of all that are not multiplied in 8 bits. A row's sums are
+// taken in the order of k, whatever rows come with it.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,10 @@
+// Where weights are kept in the form that a product wants.
 #pragma once
 
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "steps/linear.h"

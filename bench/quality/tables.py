@@ -196,12 +196,13 @@ def cells(table: str) -> list[tuple[Way, Task]]:
             (way, named(n, 32, 32)) for n in (SHORT, MIDDLE, LONG) for way in ways if way.name != "dense" or n == SHORT
         ]
     if table == "names":
-        ways = [Way(name, plan=SEARCHES[name]) for name in ("dense", "default", "every key")]
-        lengths = (SHORT, MIDDLE, LONG)
+        exact = Way("every key, k 512", plan={**every_key(k=512), "own": every_key(row_k=512)})
+        ways = [Way(name, plan=SEARCHES[name]) for name in ("default", "dense")] + [exact]
+        texts = {8: 32, 32: 16, 128: 4}
         return [
-            (w, named(n, names, 32))
-            for names in (8, 32, 128)
-            for n in lengths
+            (w, every_name(n, names, texts[names] // (2 if n == LONG else 1)))
+            for names in texts
+            for n in (SHORT, MIDDLE, LONG)
             for w in ways
             if w.name != "dense" or n == SHORT
         ]
